@@ -1,0 +1,271 @@
+//! [`Attention`], the builder that a user meets first, and the shortest door beside it.
+
+use crate::element::Element;
+use crate::error::{Error, Operand};
+use crate::isa::Level;
+use crate::job::Job;
+use crate::score::Modifiers;
+use crate::score::dense::{BiasData, Dense, MaskStrides};
+use crate::score::visibility::{Alignment, Visibility};
+use crate::shape::Shape;
+use crate::view::{View, ViewMut};
+
+/// What to compute: a [`Shape`] and everything that changes the scores.
+///
+/// `out = softmax(scores) · V` with `scores = softcap(scale · Q Kᵀ) + ALiBi + bias`, where hidden keys take no part
+/// and sinks add to the softmax's denominator. Every modifier works with every other and with every storage type.
+///
+/// ```
+/// use gqa::{Attention, Shape, View, ViewMut};
+///
+/// // Decode: one token of 8 query heads against a cache of 100 tokens with 2 KV heads.
+/// let shape = Shape { batch: 1, q_heads: 8, kv_heads: 2, q_len: 1, kv_len: 100, head_dim: 16, value_dim: 16 };
+/// let (q, k, v) = (vec![0.1f32; 8 * 16], vec![0.2f32; 2 * 100 * 16], vec![0.3f32; 2 * 100 * 16]);
+/// let mut out = vec![0.0f32; 8 * 16];
+/// let mut scratch = vec![0.0f32; shape.scratch_len()];
+/// Attention::new(shape)?
+///     .causal()
+///     .softcap(50.0)
+///     .left_window(63)
+///     .bind(
+///         View::bhsd(&q, 8, 1, 16),
+///         View::bhsd(&k, 2, 100, 16),
+///         View::bhsd(&v, 2, 100, 16),
+///         ViewMut::bhsd(&mut out, 8, 1, 16),
+///     )?
+///     .run(&mut scratch)?;
+/// assert!(out.iter().all(|x| (x - 0.3).abs() < 1e-6));
+/// # Ok::<(), gqa::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Attention<'a> {
+    shape: Shape,
+    level: Level,
+    modifiers: Modifiers<'a>,
+}
+
+impl<'a> Attention<'a> {
+    /// Plain attention of this shape: scale `1/√head_dim`, every key visible, at [`Level::detect`].
+    ///
+    /// # Errors
+    /// [`Error::Zero`] for no heads or dims, [`Error::HeadsNotDivisible`] if `kv_heads` does not divide `q_heads`,
+    /// [`Error::Overflow`] if the number of rows can't be expressed.
+    pub fn new(shape: Shape) -> Result<Self, Error> {
+        shape.validate()?;
+        let modifiers = Modifiers {
+            scale: 1.0 / libm::sqrtf(shape.head_dim as f32),
+            softcap: None,
+            alibi: None,
+            bias: None,
+            mask: None,
+            visibility: Visibility::default(),
+            sinks: None,
+        };
+        Ok(Self { shape, level: Level::detect(), modifiers })
+    }
+
+    /// The shape.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The factor of `q·k`; any finite number.
+    pub fn scale(mut self, scale: f32) -> Self {
+        self.modifiers.scale = scale;
+        self
+    }
+
+    /// Bounds scores smoothly: `cap · tanh(score / cap)`, `cap` finite and > 0 (Gemma 2, arXiv 2408.00118).
+    pub fn softcap(mut self, cap: f32) -> Self {
+        self.modifiers.softcap = Some(cap);
+        self
+    }
+
+    /// Hides the keys after a row's own position, as [`right_window(0)`](Self::right_window) does.
+    /// [`align`](Self::align) says where rows stand: by default the last row at the last key.
+    pub fn causal(self) -> Self {
+        self.right_window(0)
+    }
+
+    /// Where query rows stand among the keys, for causal limits, windows and ALiBi.
+    pub fn align(mut self, alignment: Alignment) -> Self {
+        self.modifiers.visibility.alignment = alignment;
+        self
+    }
+
+    /// Hides the keys more than `keys` before a row's own position: a row sees `keys` keys and its own.
+    /// Of several calls the tightest holds.
+    pub fn left_window(mut self, keys: usize) -> Self {
+        let left = &mut self.modifiers.visibility.left;
+        *left = Some(left.map_or(keys, |reach| reach.min(keys)));
+        self
+    }
+
+    /// Hides the keys more than `keys` after a row's own position.
+    /// Of several calls, [`causal`](Self::causal) among them, the tightest holds.
+    pub fn right_window(mut self, keys: usize) -> Self {
+        let right = &mut self.modifiers.visibility.right;
+        *right = Some(right.map_or(keys, |reach| reach.min(keys)));
+        self
+    }
+
+    /// The number of keys of each sequence, at most `kv_len`: what lies beyond is never read for the output.
+    pub fn key_lengths(mut self, lengths: &'a [usize]) -> Self {
+        self.modifiers.visibility.key_lengths = Some(lengths);
+        self
+    }
+
+    /// The first keys of each sequence that every row sees, whatever causal limits and windows say (but not beyond
+    /// its key length): prefix language models, and attention sinks kept before a sliding window
+    /// (StreamingLLM, arXiv 2309.17453).
+    pub fn prefix_lengths(mut self, lengths: &'a [usize]) -> Self {
+        self.modifiers.visibility.prefix_lengths = Some(lengths);
+        self
+    }
+
+    /// Attention with linear biases: adds `-slope · |position - key|`, a finite slope for each query head
+    /// (arXiv 2108.12409). [`alibi_slope`](crate::alibi_slope) gives the standard slopes.
+    pub fn alibi(mut self, slopes: &'a [f32]) -> Self {
+        self.modifiers.alibi = Some(slopes);
+        self
+    }
+
+    /// Adds a bias, f32, f16 or bf16, `[batch, q_head, row, key]` with broadcasting by stride 0.
+    /// A bias of -∞ hides the key as a mask does, even a key that holds NaN.
+    pub fn bias(mut self, bias: impl Into<BiasData<'a>>, strides: MaskStrides) -> Self {
+        self.modifiers.bias = Some(Dense::bias(bias.into(), strides));
+        self
+    }
+
+    /// Hides the keys where `mask` is false, `[batch, q_head, row, key]` with broadcasting by stride 0.
+    pub fn mask(mut self, mask: &'a [bool], strides: MaskStrides) -> Self {
+        self.modifiers.mask = Some(Dense::mask(mask, strides));
+        self
+    }
+
+    /// A logit for each query head that joins the softmax's denominator and has no value (gpt-oss, arXiv 2508.10925).
+    /// Finite, or -∞ for a head without.
+    pub fn sinks(mut self, sinks: &'a [f32]) -> Self {
+        self.modifiers.sinks = Some(sinks);
+        self
+    }
+
+    /// The instruction set to run at; the default is [`Level::detect`].
+    pub fn level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Checks everything once, and claims the operands: nothing is read or written before the job is run.
+    ///
+    /// `q`, `k` and `v` may be any views, also of the same memory (a latent cache may hold V as a part of K).
+    /// The rows of `out` must not overlap.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] or [`Error::Overflow`] for an operand that its strides leave, [`Error::Overlap`] for `out`,
+    /// [`Error::WrongCount`] or [`Error::TooLong`] for lengths, slopes and sinks, [`Error::Domain`] for numbers.
+    pub fn bind<'b, Q: Element, K: Element, V: Element, O: Element>(
+        &self,
+        q: View<'b, Q>,
+        k: View<'b, K>,
+        v: View<'b, V>,
+        out: ViewMut<'b, O>,
+    ) -> Result<Job<'b, Q, K, V, O>, Error>
+    where
+        'a: 'b,
+    {
+        self.check_modifiers()?;
+        Job::new((self.shape, self.level, self.modifiers), (q, k, v), out)
+    }
+
+    fn check_modifiers(&self) -> Result<(), Error> {
+        let (shape, m) = (&self.shape, &self.modifiers);
+        numbers(Operand::Scale, &[m.scale], 1, "a finite number", f32::is_finite)?;
+        if let Some(cap) = m.softcap {
+            numbers(Operand::Softcap, &[cap], 1, "a finite number > 0 with a finite inverse", |cap| {
+                cap > 0.0 && cap.is_finite() && (1.0 / cap).is_finite()
+            })?;
+        }
+        if let Some(slopes) = m.alibi {
+            numbers(Operand::AlibiSlopes, slopes, shape.q_heads, "a finite number", f32::is_finite)?;
+        }
+        if let Some(sinks) = m.sinks {
+            numbers(Operand::Sinks, sinks, shape.q_heads, "a number < ∞", |sink| sink < f32::INFINITY)?;
+        }
+        if let Some(bias) = &m.bias {
+            bias.validate(shape)?;
+        }
+        if let Some(mask) = &m.mask {
+            mask.validate(shape)?;
+        }
+        for (operand, lengths) in [
+            (Operand::KeyLengths, m.visibility.key_lengths),
+            (Operand::PrefixLengths, m.visibility.prefix_lengths),
+        ] {
+            let Some(lengths) = lengths else { continue };
+            count(operand, lengths.len(), shape.batch)?;
+            if let Some((index, &had)) = lengths.iter().enumerate().find(|&(_, &length)| length > shape.kv_len) {
+                return Err(Error::TooLong { operand, index, needed: shape.kv_len, had });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count(operand: Operand, had: usize, needed: usize) -> Result<(), Error> {
+    if had == needed { Ok(()) } else { Err(Error::WrongCount { operand, needed, had }) }
+}
+
+fn numbers(
+    operand: Operand,
+    numbers: &[f32],
+    needed: usize,
+    domain: &'static str,
+    inside: impl Fn(f32) -> bool,
+) -> Result<(), Error> {
+    count(operand, numbers.len(), needed)?;
+    match numbers.iter().enumerate().find(|&(_, &x)| !inside(x)) {
+        Some((index, &had)) => Err(Error::Domain { operand, index, needed: domain, had }),
+        None => Ok(()),
+    }
+}
+
+/// The defining formula in one call: `out = softmax(Q Kᵀ / √head_dim) V` on contiguous `[batch, heads, seq, dim]`
+/// slices, every key visible, at the best level of the machine.
+///
+/// `scratch` has at least [`shape.scratch_len()`](Shape::scratch_len) elements. For anything else, causal limits
+/// among it, see [`Attention`].
+///
+/// # Errors
+/// As [`Attention::new`], [`Attention::bind`] and [`Job::run`]; `out` is untouched then.
+///
+/// ```
+/// use gqa::{Shape, grouped_query_attention};
+/// let shape = Shape { batch: 1, q_heads: 4, kv_heads: 2, q_len: 3, kv_len: 5, head_dim: 2, value_dim: 2 };
+/// let (q, k, v) = (vec![0.5f32; 4 * 3 * 2], vec![0.5f32; 2 * 5 * 2], vec![2.0f32; 2 * 5 * 2]);
+/// let mut out = vec![0.0f32; 4 * 3 * 2];
+/// let mut scratch = vec![0.0f32; shape.scratch_len()];
+/// grouped_query_attention(&q, &k, &v, &mut out, shape, &mut scratch)?;
+/// assert!(out.iter().all(|x| (x - 2.0).abs() < 1e-6));
+/// # Ok::<(), gqa::Error>(())
+/// ```
+pub fn grouped_query_attention<Q: Element, K: Element, V: Element, O: Element>(
+    q: &[Q],
+    k: &[K],
+    v: &[V],
+    out: &mut [O],
+    shape: Shape,
+    scratch: &mut [f32],
+) -> Result<(), Error> {
+    let Shape { q_heads, kv_heads, q_len, kv_len, head_dim, value_dim, .. } = shape;
+    Attention::new(shape)?
+        .bind(
+            View::bhsd(q, q_heads, q_len, head_dim),
+            View::bhsd(k, kv_heads, kv_len, head_dim),
+            View::bhsd(v, kv_heads, kv_len, value_dim),
+            ViewMut::bhsd(out, q_heads, q_len, value_dim),
+        )?
+        .run(scratch)
+}

@@ -1,0 +1,141 @@
+//! The storage types: f32, f16 and bf16, each converted to and from vectors of f32.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use crate::isa::{Isa, MAX_LANES};
+use crate::panel::Panel;
+
+/// A number that Q, K, V and the output may be stored as: [`f32`], [`f16`](half::f16) or [`bf16`](half::bf16),
+/// each operand its own. Arithmetic is always f32: widening is exact, narrowing rounds to nearest, ties to even.
+///
+/// Sealed: no other type can implement it.
+pub trait Element: Storage {}
+impl Element for f32 {}
+impl Element for f16 {}
+impl Element for bf16 {}
+
+/// What the kernels need of an [`Element`].
+pub trait Storage: Copy + Send + Sync + 'static {
+    /// The number 0.
+    const ZERO: Self;
+    /// Whether a panel must be widened before it can be read as f32.
+    const WIDENS: bool;
+
+    /// Rounds to nearest, ties to even.
+    fn narrow(x: f32) -> Self;
+
+    /// The first vector of `from`; zeros where it is shorter than one.
+    fn load<S: Isa>(s: S, from: &[Self]) -> S::F;
+
+    /// `panel` as f32: itself, or a copy in `wide`, which has `rows · cols` elements then.
+    fn widen<'a, S: Isa>(s: S, panel: Panel<'a, Self>, wide: &'a mut [f32]) -> Option<Panel<'a>>;
+}
+
+/// The first elements of `from`, zeros where it is shorter than a vector.
+#[inline(always)]
+pub(crate) fn load_part<S: Isa, T: Storage>(s: S, from: &[T]) -> S::F {
+    let mut buffer = [T::ZERO; MAX_LANES];
+    for (to, &x) in buffer.iter_mut().zip(from) {
+        *to = x;
+    }
+    T::load(s, &buffer)
+}
+
+/// Writes as many lanes as `to` has room for.
+#[inline(always)]
+pub(crate) fn store<S: Isa, T: Storage>(s: S, x: S::F, to: &mut [T]) {
+    let mut buffer = [0.0; MAX_LANES];
+    if let Some(lanes) = s.vectors_mut(&mut buffer).first_mut() {
+        *lanes = x;
+    }
+    for (to, &x) in to.iter_mut().zip(buffer.iter().take(S::LANES)) {
+        *to = T::narrow(x);
+    }
+}
+
+/// Widens a row into `to`, which is as long.
+#[inline(always)]
+pub(crate) fn widen_row<S: Isa, T: Storage>(s: S, from: &[T], to: &mut [f32]) {
+    let mut vectors = from.chunks_exact(S::LANES);
+    let mut rest = to.chunks_exact_mut(S::LANES);
+    for (from, to) in vectors.by_ref().zip(rest.by_ref()) {
+        if let Some(to) = s.vectors_mut(to).first_mut() {
+            *to = T::load(s, from);
+        }
+    }
+    let (from, to) = (vectors.remainder(), rest.into_remainder());
+    if !from.is_empty() {
+        store(s, load_part(s, from), to);
+    }
+}
+
+/// The widened copy of a panel, row after row.
+#[inline(always)]
+fn widen_panel<'a, S: Isa, T: Storage>(s: S, panel: Panel<'_, T>, wide: &'a mut [f32]) -> Option<Panel<'a>> {
+    let cols = panel.row(0).len();
+    for (from, to) in panel.iter().zip(wide.chunks_exact_mut(cols)) {
+        widen_row(s, from, to);
+    }
+    Panel::new(wide, cols, panel.rows(), cols)
+}
+
+impl Storage for f32 {
+    const ZERO: Self = 0.0;
+    const WIDENS: bool = false;
+
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        x
+    }
+
+    #[inline(always)]
+    fn load<S: Isa>(s: S, from: &[Self]) -> S::F {
+        s.vectors(from).first().copied().unwrap_or(s.zero())
+    }
+
+    #[inline(always)]
+    fn widen<'a, S: Isa>(_: S, panel: Panel<'a, Self>, _: &'a mut [f32]) -> Option<Panel<'a>> {
+        Some(panel)
+    }
+}
+
+impl Storage for f16 {
+    const ZERO: Self = f16::ZERO;
+    const WIDENS: bool = true;
+
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        f16::from_f32(x)
+    }
+
+    #[inline(always)]
+    fn load<S: Isa>(s: S, from: &[Self]) -> S::F {
+        s.widen_f16(from.reinterpret_cast())
+    }
+
+    #[inline(always)]
+    fn widen<'a, S: Isa>(s: S, panel: Panel<'a, Self>, wide: &'a mut [f32]) -> Option<Panel<'a>> {
+        widen_panel(s, panel, wide)
+    }
+}
+
+impl Storage for bf16 {
+    const ZERO: Self = bf16::ZERO;
+    const WIDENS: bool = true;
+
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        bf16::from_f32(x)
+    }
+
+    #[inline(always)]
+    fn load<S: Isa>(s: S, from: &[Self]) -> S::F {
+        s.widen_bf16(from.reinterpret_cast())
+    }
+
+    #[inline(always)]
+    fn widen<'a, S: Isa>(s: S, panel: Panel<'a, Self>, wide: &'a mut [f32]) -> Option<Panel<'a>> {
+        widen_panel(s, panel, wide)
+    }
+}

@@ -1,0 +1,59 @@
+//! NEON: part of every aarch64 target but the soft-float ones.
+#![allow(unsafe_code, reason = "tokens made from the proof that a `Level` is")]
+
+use super::{Isa, Level, TileOp, widen_f16_bits};
+use core::arch::aarch64::*;
+use pulp::cast;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Neon {
+    neon: pulp::aarch64::Neon,
+}
+
+/// The instruction set of `level`, which is [`Level::NEON`].
+#[inline(always)]
+pub(super) fn neon(level: Level) -> Neon {
+    debug_assert!(level == Level::NEON);
+    // SAFETY: a level other than scalar exists only after it was found.
+    unsafe { Neon { neon: pulp::aarch64::Neon::new_unchecked() } }
+}
+
+impl Isa for Neon {
+    type Simd = pulp::aarch64::Neon;
+    type F = pulp::f32x4;
+    type U = pulp::u32x4;
+    type M = pulp::m32x4;
+    const LEVEL: Level = Level::NEON;
+
+    #[inline(always)]
+    fn simd(self) -> pulp::aarch64::Neon {
+        self.neon
+    }
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        self.neon.vectorize(f)
+    }
+
+    #[inline(always)]
+    fn with_tile(self, op: impl TileOp) {
+        op.run::<8, 2>();
+    }
+
+    #[inline(always)]
+    fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F) {
+        (cast(vzip1q_f32(cast(a), cast(b))), cast(vzip2q_f32(cast(a), cast(b))))
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, bits: &[u16]) -> Self::F {
+        let Some(bits) = bits.first_chunk::<4>() else { return self.zero() };
+        widen_f16_bits(self, cast(vmovl_u16(cast(*bits))))
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, bits: &[u16]) -> Self::F {
+        let Some(bits) = bits.first_chunk::<4>() else { return self.zero() };
+        cast(vshll_n_u16::<16>(cast(*bits)))
+    }
+}

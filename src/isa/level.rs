@@ -1,0 +1,199 @@
+//! [`Level`]: an instruction set as a value, found at run time where the target allows.
+
+use super::{Isa, scalar};
+use core::fmt;
+
+/// An instruction set that this machine has.
+///
+/// A value of this type is the proof that the machine can run it: all but [`Level::SCALAR`] come from
+/// [`detect`](Self::detect), [`available`](Self::available) or [`named`](Self::named).
+///
+/// | level | targets | found |
+/// |---|---|---|
+/// | `scalar` | all | always |
+/// | `avx2` (with FMA, BMI, F16C) | x86, x86-64 | at run time |
+/// | `avx512` (F, BW, CD, DQ, VL) | x86, x86-64 | at run time |
+/// | `neon` | aarch64 | at compile time (always there but on soft-float targets) |
+/// | `simd128`, `relaxed-simd` | wasm32 | at compile time |
+///
+/// ```
+/// use gqa::Level;
+/// assert_eq!(Level::available().next(), Some(Level::SCALAR));
+/// assert_eq!(Level::available().last(), Some(Level::detect()));
+/// assert_eq!(Level::named("scalar"), Some(Level::SCALAR));
+/// println!("best here: {}", Level::detect());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Level(Kind);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Kind {
+    Scalar,
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    Avx2,
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    Avx512,
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    Neon,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128,
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    RelaxedSimd,
+}
+
+/// Every level that is compiled for this target, the narrowest first.
+pub(crate) const LEVELS: &[Level] = &[
+    Level(Kind::Scalar),
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    Level(Kind::Avx2),
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    Level(Kind::Avx512),
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    Level(Kind::Neon),
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Level(Kind::Simd128),
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    Level(Kind::RelaxedSimd),
+];
+
+/// Work that is generic over the instruction set.
+pub(crate) trait Op {
+    /// Runs the work; must be `#[inline(always)]`.
+    fn run<S: Isa>(self, isa: S);
+}
+
+impl Level {
+    /// Plain f32 arithmetic: on every machine.
+    pub const SCALAR: Self = Self(Kind::Scalar);
+
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    pub(super) const AVX2: Self = Self(Kind::Avx2);
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    pub(super) const AVX512: Self = Self(Kind::Avx512);
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    pub(super) const NEON: Self = Self(Kind::Neon);
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    pub(super) const SIMD128: Self = Self(Kind::Simd128);
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    pub(super) const RELAXED_SIMD: Self = Self(Kind::RelaxedSimd);
+
+    /// The fastest level that this machine has.
+    #[must_use]
+    pub fn detect() -> Self {
+        LEVELS.iter().rev().copied().find(|level| level.is_here()).unwrap_or(Self::SCALAR)
+    }
+
+    /// Every level that this machine has, the slowest (`scalar`) first.
+    pub fn available() -> impl DoubleEndedIterator<Item = Self> + Clone {
+        LEVELS.iter().copied().filter(|level| level.is_here())
+    }
+
+    /// The level of this name, if this machine has it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::available().find(|level| level.name() == name)
+    }
+
+    /// The name: `scalar`, `avx2`, `avx512`, `neon`, `simd128` or `relaxed-simd`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Scalar => "scalar",
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Kind::Avx2 => "avx2",
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Kind::Avx512 => "avx512",
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Kind::Neon => "neon",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Simd128 => "simd128",
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Kind::RelaxedSimd => "relaxed-simd",
+        }
+    }
+
+    /// Numbers of f32 in a vector: 1, 4, 8 or 16.
+    #[must_use]
+    pub const fn lanes(self) -> usize {
+        match self.0 {
+            Kind::Scalar => 1,
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Kind::Avx2 => 8,
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Kind::Avx512 => 16,
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Kind::Neon => 4,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Simd128 => 4,
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Kind::RelaxedSimd => 4,
+        }
+    }
+
+    fn is_here(self) -> bool {
+        match self.0 {
+            Kind::Scalar => true,
+            // Miri runs neither the CPUID of a build without `std` nor the intrinsics of AVX-512.
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            _ if cfg!(miri) => false,
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Kind::Avx2 => super::x86::has_avx2(),
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Kind::Avx512 => super::x86::has_avx512(),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Kind::Neon => !cfg!(miri),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Simd128 => true,
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Kind::RelaxedSimd => true,
+        }
+    }
+
+    /// Runs `op` compiled for this level.
+    pub(crate) fn dispatch(self, op: impl Op) {
+        match self.0 {
+            Kind::Scalar => run(scalar::Scalar, op),
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Kind::Avx2 => run(super::x86::avx2(self), op),
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Kind::Avx512 => run(super::x86::avx512(self), op),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Kind::Neon => run(super::aarch64::neon(self), op),
+            // Without the target feature no such level exists, and no code for it may be emitted.
+            #[cfg(target_arch = "wasm32")]
+            Kind::Simd128 if cfg!(target_feature = "simd128") => run(super::wasm::simd128(self), op),
+            #[cfg(target_arch = "wasm32")]
+            Kind::RelaxedSimd if cfg!(all(target_feature = "simd128", target_feature = "relaxed-simd")) => {
+                run(super::wasm::relaxed_simd(self), op)
+            }
+            #[cfg(target_arch = "wasm32")]
+            Kind::Simd128 | Kind::RelaxedSimd => run(scalar::Scalar, op),
+        }
+    }
+}
+
+fn run<S: Isa>(isa: S, op: impl Op) {
+    isa.vectorize(
+        #[inline(always)]
+        || op.run(isa),
+    );
+}
+
+impl Default for Level {
+    /// [`Level::detect`].
+    fn default() -> Self {
+        Self::detect()
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Level({})", self.name())
+    }
+}

@@ -1,0 +1,242 @@
+//! The instruction sets: one trait that the kernels are generic over, and [`Level`], an instruction set as a value.
+//!
+//! Only this room imports `pulp` and `core::arch`. A kernel is written once against [`Isa`]; [`Level::dispatch`]
+//! runs it compiled for one instruction set. Every function from there down to the last intrinsic is
+//! `#[inline(always)]`, since a call that is left over is compiled without the instruction set.
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod aarch64;
+mod level;
+mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+mod x86;
+
+pub use level::Level;
+pub(crate) use level::{LEVELS, Op};
+
+use pulp::Simd;
+
+/// The greatest [`Isa::LANES`]: the length of a buffer on the stack that any vector fits.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// Work that is generic over the register tile of an instruction set; see [`Isa::with_tile`].
+pub trait TileOp {
+    /// Runs with `KEYS` × `VECS` accumulators.
+    fn run<const KEYS: usize, const VECS: usize>(self);
+}
+
+/// Vectors of f32 and what the kernels do with them.
+pub trait Isa: Copy {
+    /// The `pulp` token whose operations the defaults use.
+    type Simd: Simd<f32s = Self::F, u32s = Self::U, m32s = Self::M>;
+    /// `LANES` numbers.
+    type F: Copy;
+    /// `LANES` 32-bit words.
+    type U: Copy;
+    /// `LANES` truth values.
+    type M: Copy;
+    /// Numbers in a vector.
+    const LANES: usize = size_of::<Self::F>() / size_of::<f32>();
+    /// The level that this is.
+    const LEVEL: Level;
+
+    fn simd(self) -> Self::Simd;
+
+    /// Runs `f`, which must be `#[inline(always)]`, compiled for this instruction set.
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
+
+    /// Runs `op` with the accumulators that the registers hold: the tile that [`crate::tiling`] gives the reasons for.
+    fn with_tile(self, op: impl TileOp);
+
+    /// The whole vectors of a slice.
+    #[inline(always)]
+    fn vectors(self, slice: &[f32]) -> &[Self::F] {
+        Self::Simd::as_simd_f32s(slice).0
+    }
+
+    /// The whole vectors of a slice.
+    #[inline(always)]
+    fn vectors_mut(self, slice: &mut [f32]) -> &mut [Self::F] {
+        Self::Simd::as_mut_simd_f32s(slice).0
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        self.simd().splat_f32s(x)
+    }
+
+    #[inline(always)]
+    fn zero(self) -> Self::F {
+        self.splat(0.0)
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        self.simd().add_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        self.simd().sub_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        self.simd().mul_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        self.simd().div_f32s(a, b)
+    }
+
+    /// `a·b + c`, rounded once where the instruction set has it.
+    #[inline(always)]
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        self.simd().mul_add_e_f32s(a, b, c)
+    }
+
+    /// `if b < a { a } else { b }`, on every level: a NaN in either gives `b`.
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        self.select(self.less(b, a), a, b)
+    }
+
+    /// The magnitude of `a` with the sign of `b`.
+    #[inline(always)]
+    fn copy_sign(self, a: Self::F, b: Self::F) -> Self::F {
+        let s = self.simd();
+        let sign = s.splat_f32s(-0.0);
+        s.or_f32s(s.and_f32s(sign, b), s.and_f32s(s.not_f32s(sign), a))
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        self.simd().abs_f32s(a)
+    }
+
+    /// `a < b`; false where either is NaN.
+    #[inline(always)]
+    fn less(self, a: Self::F, b: Self::F) -> Self::M {
+        self.simd().less_than_f32s(a, b)
+    }
+
+    /// `a == b`; false where either is NaN.
+    #[inline(always)]
+    fn equal(self, a: Self::F, b: Self::F) -> Self::M {
+        self.simd().equal_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn either(self, a: Self::M, b: Self::M) -> Self::M {
+        self.simd().or_m32s(a, b)
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Self::M, if_true: Self::F, if_false: Self::F) -> Self::F {
+        self.simd().select_f32s(mask, if_true, if_false)
+    }
+
+    /// [`Isa::scale`] by `2^n` gives 0 for the `n` that belongs to this `x` of `e^x`.
+    const EXP_LEAST: f32 = -88.0;
+
+    /// `n`, the integer nearest to `x · factor`, and what [`Isa::scale`] makes `2^n` of. The product is within ±2²¹.
+    #[inline(always)]
+    fn round_power(self, x: Self::F, factor: f32) -> (Self::F, Self::F) {
+        // Adding 1.5 · 2²³ leaves the integer in the low bits of the fraction, biased as an exponent is.
+        let magic = self.splat(12_582_912.0 + 127.0);
+        let biased = self.mul_add(x, self.splat(factor), magic);
+        (self.sub(biased, magic), biased)
+    }
+
+    /// `p · 2^n` for the second part of [`Isa::round_power`], `n` from -127 (which gives 0) to 127.
+    #[inline(always)]
+    fn scale(self, p: Self::F, power: Self::F) -> Self::F {
+        let s = self.simd();
+        let exponent = s.wrapping_dyn_shl_u32s(s.transmute_u32s_f32s(power), s.splat_u32s(23));
+        self.mul(p, s.transmute_f32s_u32s(exponent))
+    }
+
+    /// The two halves of `[a₀ b₀ a₁ b₁ …]`.
+    fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F);
+
+    /// The sum of a vector's lanes, as a fixed tree.
+    #[inline(always)]
+    fn sum_lanes(self, a: Self::F) -> f32 {
+        self.simd().reduce_sum_f32s(a)
+    }
+
+    /// The greatest lane; some number or NaN if a lane is NaN.
+    #[inline(always)]
+    fn max_lane(self, a: Self::F) -> f32 {
+        self.simd().reduce_max_f32s(a)
+    }
+
+    /// The first `LANES` half-precision numbers (as bits), widened; 0 if there are fewer.
+    fn widen_f16(self, bits: &[u16]) -> Self::F;
+
+    /// The first `LANES` bfloat16 numbers (as bits), widened; 0 if there are fewer.
+    fn widen_bf16(self, bits: &[u16]) -> Self::F;
+
+    /// Asks for the cache line at `at`, which need not be readable.
+    #[inline(always)]
+    fn prefetch<T>(self, at: &[T], index: usize) {
+        let _ = (at, index);
+    }
+}
+
+/// Half-precision bits, zero-extended to 32, as f32: exact, for zeros, subnormals, infinities and NaN too.
+#[cfg_attr(
+    any(target_arch = "x86", target_arch = "x86_64"),
+    allow(dead_code, reason = "x86 levels convert in hardware")
+)]
+#[inline(always)]
+fn widen_f16_bits<S: Isa>(isa: S, bits: S::U) -> S::F {
+    let s = isa.simd();
+    let magnitude = s.wrapping_dyn_shl_u32s(s.and_u32s(bits, s.splat_u32s(0x7fff)), s.splat_u32s(13));
+    let sign = s.wrapping_dyn_shl_u32s(s.and_u32s(bits, s.splat_u32s(0x8000)), s.splat_u32s(16));
+    // The exponent is rebiased from 15 to 127 by a multiplication, which also normalises subnormals.
+    let rebias = isa.splat(f32::from_bits((127 + 112) << 23));
+    let scaled = isa.mul(s.transmute_f32s_u32s(magnitude), rebias);
+    let special = isa.less(isa.splat(65504.0), scaled);
+    let infinite = s.transmute_f32s_u32s(s.or_u32s(s.transmute_u32s_f32s(scaled), s.splat_u32s(0x7f80_0000)));
+    let signed = isa.select(special, infinite, scaled);
+    s.transmute_f32s_u32s(s.or_u32s(s.transmute_u32s_f32s(signed), sign))
+}
+
+/// Transposes `LANES` vectors of `LANES` numbers in place: log₂ `LANES` rounds, each interleaving
+/// vector `i` with vector `i + LANES/2`.
+#[inline(always)]
+pub(crate) fn transpose<S: Isa>(s: S, square: &mut [S::F]) {
+    let mut buffer = [s.zero(); MAX_LANES];
+    let (Some(buffer), Some(square)) = (buffer.get_mut(..S::LANES), square.get_mut(..S::LANES)) else { return };
+    let mut round = 1;
+    while round < S::LANES {
+        let (low, high) = square.split_at(S::LANES / 2);
+        for ((pair, &a), &b) in buffer.as_chunks_mut::<2>().0.iter_mut().zip(low).zip(high) {
+            (pair[0], pair[1]) = s.interleave(a, b);
+        }
+        square.copy_from_slice(buffer);
+        round *= 2;
+    }
+}
+
+/// Lane `i` of the result is the sum of the lanes of vector `i`, for `LANES` vectors: about three
+/// instructions a sum, in a fixed tree. Overwrites the vectors.
+#[inline(always)]
+pub(crate) fn sum_each<S: Isa>(s: S, vectors: &mut [S::F]) -> S::F {
+    let mut count = S::LANES;
+    while count > 1 {
+        count /= 2;
+        let Some((low, high)) = vectors.get_mut(..2 * count).map(|v| v.split_at_mut(count)) else {
+            return s.zero();
+        };
+        for (a, b) in low.iter_mut().zip(high) {
+            let (x, y) = s.interleave(*a, *b);
+            *a = s.add(x, y);
+        }
+    }
+    vectors.first().copied().unwrap_or(s.zero())
+}

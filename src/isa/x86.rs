@@ -1,0 +1,222 @@
+//! AVX2 (with FMA and F16C) and AVX-512 (F, BW, CD, DQ, VL).
+#![allow(unsafe_code, reason = "intrinsics, and tokens made from the proof that a `Level` is")]
+#![allow(unused_unsafe, reason = "what needs `unsafe` depends on the Rust version and on the features enabled by flags")]
+
+#[cfg(target_arch = "x86")]
+use core::arch::x86::*;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
+
+use super::{Isa, Level, TileOp};
+use pulp::{Simd, cast};
+
+pulp::simd_type!({
+    /// What pulp's V3 lists, and the half-precision conversions.
+    #[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "written by pulp's macro")]
+    pub(super) struct V3F16c {
+        sse: f!("sse"),
+        sse2: f!("sse2"),
+        fxsr: f!("fxsr"),
+        sse3: f!("sse3"),
+        ssse3: f!("ssse3"),
+        sse4_1: f!("sse4.1"),
+        sse4_2: f!("sse4.2"),
+        popcnt: f!("popcnt"),
+        avx: f!("avx"),
+        avx2: f!("avx2"),
+        bmi1: f!("bmi1"),
+        bmi2: f!("bmi2"),
+        fma: f!("fma"),
+        lzcnt: f!("lzcnt"),
+        f16c: f!("f16c"),
+    }
+});
+
+/// Whether the operating system saves the registers that `mask` names in XCR0.
+/// `std` asks this itself; pulp without `std` looks at CPUID alone.
+fn system_saves(mask: u64) -> bool {
+    const OSXSAVE: u32 = 1 << 27;
+    #[target_feature(enable = "xsave")]
+    fn xcr0() -> u64 {
+        // SAFETY: the feature is enabled by the attribute.
+        unsafe { _xgetbv(0) }
+    }
+    // SAFETY: every x86 that runs SSE2 code has CPUID, whose leaf 1 always exists.
+    let has_xgetbv = unsafe { __cpuid(1) }.ecx & OSXSAVE != 0;
+    // SAFETY: OSXSAVE says that the system has enabled XGETBV.
+    has_xgetbv && unsafe { xcr0() } & mask == mask
+}
+
+pub(super) fn has_avx2() -> bool {
+    // XMM and YMM.
+    system_saves(0x06) && V3F16c::is_available()
+}
+
+pub(super) fn has_avx512() -> bool {
+    // XMM, YMM, the masks, and both halves of ZMM.
+    system_saves(0xe6) && pulp::x86::V4::is_available() && V3F16c::is_available()
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2 {
+    v3: pulp::x86::V3,
+    vectorize: V3F16c,
+}
+
+/// The instruction set of `level`, which is [`Level::AVX2`].
+#[inline(always)]
+pub(super) fn avx2(level: Level) -> Avx2 {
+    debug_assert!(level == Level::AVX2);
+    // SAFETY: a level other than scalar exists only after `has_avx2` was true.
+    unsafe { Avx2 { v3: pulp::x86::V3::new_unchecked(), vectorize: V3F16c::new_unchecked() } }
+}
+
+impl Isa for Avx2 {
+    type Simd = pulp::x86::V3;
+    type F = pulp::f32x8;
+    type U = pulp::u32x8;
+    type M = pulp::m32x8;
+    const LEVEL: Level = Level::AVX2;
+
+    #[inline(always)]
+    fn simd(self) -> pulp::x86::V3 {
+        self.v3
+    }
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        self.vectorize.vectorize(f)
+    }
+
+    #[inline(always)]
+    fn with_tile(self, op: impl TileOp) {
+        op.run::<6, 2>();
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        // MAXPS returns its second operand if either is NaN.
+        self.v3.max_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F) {
+        let (a, b): (__m256, __m256) = (cast(a), cast(b));
+        let low = self.v3.avx._mm256_unpacklo_ps(a, b);
+        let high = self.v3.avx._mm256_unpackhi_ps(a, b);
+        (
+            cast(self.v3.avx._mm256_permute2f128_ps::<0x20>(low, high)),
+            cast(self.v3.avx._mm256_permute2f128_ps::<0x31>(low, high)),
+        )
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, bits: &[u16]) -> Self::F {
+        let Some(bits) = bits.first_chunk::<8>() else { return self.zero() };
+        // SAFETY: the token proves F16C.
+        cast(unsafe { _mm256_cvtph_ps(cast(*bits)) })
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, bits: &[u16]) -> Self::F {
+        let Some(bits) = bits.first_chunk::<8>() else { return self.zero() };
+        let words = self.v3.avx2._mm256_cvtepu16_epi32(cast(*bits));
+        cast(self.v3.avx2._mm256_slli_epi32::<16>(words))
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: &[T], index: usize) {
+        prefetch(at, index);
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512 {
+    v4: pulp::x86::V4,
+}
+
+/// The instruction set of `level`, which is [`Level::AVX512`].
+#[inline(always)]
+pub(super) fn avx512(level: Level) -> Avx512 {
+    debug_assert!(level == Level::AVX512);
+    // SAFETY: a level other than scalar exists only after `has_avx512` was true.
+    unsafe { Avx512 { v4: pulp::x86::V4::new_unchecked() } }
+}
+
+impl Isa for Avx512 {
+    type Simd = pulp::x86::V4;
+    type F = pulp::f32x16;
+    type U = pulp::u32x16;
+    type M = pulp::b16;
+    const LEVEL: Level = Level::AVX512;
+
+    #[inline(always)]
+    fn simd(self) -> pulp::x86::V4 {
+        self.v4
+    }
+
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        self.v4.vectorize(f)
+    }
+
+    #[inline(always)]
+    fn with_tile(self, op: impl TileOp) {
+        op.run::<8, 2>();
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        // MAXPS returns its second operand if either is NaN.
+        self.v4.max_f32s(a, b)
+    }
+
+    /// e^-104 < 2⁻¹⁵⁰, which the instruction rounds to 0.
+    const EXP_LEAST: f32 = -104.0;
+
+    #[inline(always)]
+    fn round_power(self, x: Self::F, factor: f32) -> (Self::F, Self::F) {
+        let x = self.mul(x, self.splat(factor));
+        let n: Self::F = cast(self.v4.avx512f._mm512_roundscale_ps::<0>(cast(x)));
+        (n, n)
+    }
+
+    #[inline(always)]
+    fn scale(self, p: Self::F, power: Self::F) -> Self::F {
+        cast(self.v4.avx512f._mm512_scalef_ps(cast(p), cast(power)))
+    }
+
+    #[inline(always)]
+    fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F) {
+        let low: __m512i = cast([0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23]);
+        let high: __m512i = cast([8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31]);
+        (
+            cast(self.v4.avx512f._mm512_permutex2var_ps(cast(a), low, cast(b))),
+            cast(self.v4.avx512f._mm512_permutex2var_ps(cast(a), high, cast(b))),
+        )
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, bits: &[u16]) -> Self::F {
+        let Some(bits) = bits.first_chunk::<16>() else { return self.zero() };
+        cast(self.v4.avx512f._mm512_cvtph_ps(cast(*bits)))
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, bits: &[u16]) -> Self::F {
+        let Some(bits) = bits.first_chunk::<16>() else { return self.zero() };
+        let words = self.v4.avx512f._mm512_cvtepu16_epi32(cast(*bits));
+        cast(self.v4.avx512f._mm512_slli_epi32::<16>(words))
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: &[T], index: usize) {
+        prefetch(at, index);
+    }
+}
+
+#[inline(always)]
+fn prefetch<T>(at: &[T], index: usize) {
+    // SAFETY: a prefetch never faults, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().wrapping_add(index).cast()) }
+}

@@ -1,0 +1,256 @@
+//! A bound call, and the disjoint work items that it is cut into.
+#![allow(unsafe_code, reason = "hands each work item its own rows of the outputs")]
+
+use core::iter::FusedIterator;
+use core::ops::Range;
+
+use crate::element::Element;
+use crate::error::{Error, Operand};
+use crate::isa::Level;
+use crate::kernel::Task;
+use crate::panel::{Grid, Place};
+use crate::score::Modifiers;
+use crate::score::block::Stage;
+use crate::shape::Shape;
+use crate::tiling::{Kernel, KvStorage, Tile};
+use crate::view::{Extent, View, ViewMut};
+
+/// A call whose every size, stride and slice has been checked: what [`Attention::bind`](crate::Attention::bind) returns.
+///
+/// Run it on one thread with [`run`](Self::run), or hand its [`items`](Self::items) to any thread pool. It may be run
+/// again: the same inputs give the same bits.
+#[derive(Debug)]
+pub struct Job<'a, Q, K, V, O> {
+    shape: Shape,
+    level: Level,
+    modifiers: Modifiers<'a>,
+    q: View<'a, Q>,
+    k: View<'a, K>,
+    v: View<'a, V>,
+    out: Grid<'a, O>,
+    lse: Option<Grid<'a, f32>>,
+    inspection: Option<(Stage, Grid<'a, f32>)>,
+}
+
+/// Checks an output and makes the grid of its rows.
+fn grid<'a, T>(operand: Operand, view: ViewMut<'a, T>, shape: &Shape, dim: usize) -> Result<Grid<'a, T>, Error> {
+    let extent = Extent::rows(operand, view.strides, [shape.batch, shape.q_heads, shape.q_len], dim);
+    extent.check(view.data.len())?;
+    extent.check_disjoint()?;
+    // SAFETY: `check` has found every row inside the slice, `check_disjoint` that no two share an element, for the
+    // sizes of `shape`; items name only rows of these sizes.
+    Ok(unsafe { Grid::new(view.data, view.strides, dim) })
+}
+
+impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
+    /// The one validation of operands; the shape and the modifiers have been checked.
+    pub(crate) fn new(
+        (shape, level, modifiers): (Shape, Level, Modifiers<'a>),
+        (q, k, v): (View<'a, Q>, View<'a, K>, View<'a, V>),
+        out: ViewMut<'a, O>,
+    ) -> Result<Self, Error> {
+        let Shape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, value_dim } = shape;
+        Extent::rows(Operand::Query, q.strides, [batch, q_heads, q_len], head_dim).check(q.data.len())?;
+        Extent::rows(Operand::Key, k.strides, [batch, kv_heads, kv_len], head_dim).check(k.data.len())?;
+        Extent::rows(Operand::Value, v.strides, [batch, kv_heads, kv_len], value_dim).check(v.data.len())?;
+        let out = grid(Operand::Output, out, &shape, value_dim)?;
+        Ok(Self { shape, level, modifiers, q, k, v, out, lse: None, inspection: None })
+    }
+
+    /// Also writes the natural logarithm of each row's softmax denominator, `lse[batch, q_head, row]` (elements are
+    /// placed by the strides of `lse`; a row has one).
+    ///
+    /// `lse = max + ln Σ e^(s - max)`, sinks included; -∞ for a row that sees no key. With it, parts of an
+    /// attention over split keys merge: `out = Σ e^(lseᵢ - lse) outᵢ`.
+    ///
+    /// # Errors
+    /// As for `out` at [`bind`](crate::Attention::bind): too short, or elements that overlap.
+    pub fn lse(mut self, lse: ViewMut<'a, f32>) -> Result<Self, Error> {
+        self.lse = Some(grid(Operand::Lse, lse, &self.shape, 1)?);
+        Ok(self)
+    }
+
+    /// Also writes the score matrix `[batch, q_head, row, key]` at one stage of its way, rows of `kv_len` contiguous f32.
+    /// The output's bits stay the same; [`Stage::Raw`] and [`Stage::Softcapped`] compute hidden scores as well.
+    ///
+    /// # Errors
+    /// As for `out` at [`bind`](crate::Attention::bind): too short, or rows that overlap.
+    pub fn inspect(mut self, stage: Stage, scores: ViewMut<'a, f32>) -> Result<Self, Error> {
+        self.inspection = Some((stage, grid(Operand::Scores, scores, &self.shape, self.shape.kv_len)?));
+        Ok(self)
+    }
+
+    /// The level that it runs at.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The scratch that [`run`](Self::run), or one [`Item`], needs, in f32 elements.
+    #[must_use]
+    pub fn scratch_len(&self) -> usize {
+        let storage = if K::WIDENS || V::WIDENS { KvStorage::Narrow } else { KvStorage::F32 };
+        self.shape.scratch_len_at(self.level, storage)
+    }
+
+    fn check_scratch(&self, scratch: &[f32]) -> Result<(), Error> {
+        let (needed, had) = (self.scratch_len(), scratch.len());
+        if had < needed {
+            return Err(Error::TooShort { operand: Operand::Scratch, needed, had });
+        }
+        Ok(())
+    }
+
+    /// Computes everything on this thread. `scratch` is overwritten; what it held does not matter.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] if `scratch` is shorter than [`scratch_len`](Self::scratch_len); nothing is written then.
+    pub fn run(&mut self, scratch: &mut [f32]) -> Result<(), Error> {
+        self.check_scratch(scratch)?;
+        for mut item in self.items() {
+            item.run(scratch)?;
+        }
+        Ok(())
+    }
+
+    /// The work items, each once: together they are the whole call. They write disjoint rows, so they may run in any
+    /// order and on any threads; the bits do not depend on it. About equal in work but for causal limits.
+    ///
+    /// ```
+    /// use gqa::{Attention, Shape, View, ViewMut};
+    /// use std::sync::Mutex;
+    /// let shape = Shape { batch: 1, q_heads: 8, kv_heads: 2, q_len: 64, kv_len: 64, head_dim: 16, value_dim: 16 };
+    /// let (q, k, v) = (vec![0.1f32; 8 * 64 * 16], vec![0.1f32; 2 * 64 * 16], vec![0.5f32; 2 * 64 * 16]);
+    /// let mut out = vec![0.0f32; 8 * 64 * 16];
+    /// let mut job = Attention::new(shape)?.causal().bind(
+    ///     View::bhsd(&q, 8, 64, 16), View::bhsd(&k, 2, 64, 16), View::bhsd(&v, 2, 64, 16),
+    ///     ViewMut::bhsd(&mut out, 8, 64, 16),
+    /// )?;
+    /// let scratch_len = job.scratch_len();
+    /// let items = Mutex::new(job.items());
+    /// std::thread::scope(|threads| {
+    ///     for _ in 0..2 {
+    ///         threads.spawn(|| {
+    ///             let mut scratch = vec![0.0; scratch_len];
+    ///             loop {
+    ///                 let Some(mut item) = items.lock().unwrap().next() else { break };
+    ///                 item.run(&mut scratch).unwrap();
+    ///             }
+    ///         });
+    ///     }
+    /// });
+    /// assert!(out.iter().all(|x| (x - 0.5).abs() < 1e-6));
+    /// # Ok::<(), gqa::Error>(())
+    /// ```
+    pub fn items(&mut self) -> Items<'_, 'a, Q, K, V, O> {
+        let rows = self.shape.shared_rows();
+        let item_rows = match Kernel::of(&self.shape, self.level) {
+            Kernel::Few => rows.max(1),
+            Kernel::Many => Tile::of(self.level).item_rows(),
+        };
+        let tiles = rows.div_ceil(item_rows);
+        // Can't overflow: at most the number of query rows, which the shape's check bounds.
+        Items { job: self, tiles, item_rows, indices: 0..self.shape.batch * self.shape.kv_heads * tiles }
+    }
+}
+
+/// The work items of a [`Job`] that have not been handed out yet.
+#[derive(Debug)]
+pub struct Items<'j, 'a, Q, K, V, O> {
+    /// Borrowed exclusively by [`Job::items`]; no two `Items` of a job share an index.
+    job: &'j Job<'a, Q, K, V, O>,
+    /// Items of one KV head.
+    tiles: usize,
+    item_rows: usize,
+    indices: Range<usize>,
+}
+
+impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K, V, O> {
+    /// Splits off the first `count` items, or all if there are fewer.
+    #[must_use]
+    pub fn split_at(self, count: usize) -> (Self, Self) {
+        let Self { job, tiles, item_rows, indices: Range { start, end } } = self;
+        let middle = start + count.min(end - start);
+        (Self { job, tiles, item_rows, indices: start..middle }, Self { job, tiles, item_rows, indices: middle..end })
+    }
+
+    fn item(&self, index: usize) -> Item<'j, 'a, Q, K, V, O> {
+        let Shape { kv_heads, .. } = self.job.shape;
+        let tile = index % self.tiles;
+        let head = index / self.tiles;
+        let first = tile * self.item_rows;
+        let count = self.item_rows.min(self.job.shape.shared_rows() - first);
+        let place =
+            Place { batch: head / kv_heads, kv_head: head % kv_heads, group: self.job.shape.group(), first, count };
+        Item { job: self.job, place }
+    }
+}
+
+impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Iterator for Items<'j, 'a, Q, K, V, O> {
+    type Item = Item<'j, 'a, Q, K, V, O>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let index = self.indices.next()?;
+        Some(self.item(index))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.indices.size_hint()
+    }
+
+    fn nth(&mut self, n: usize) -> Option<Self::Item> {
+        let index = self.indices.nth(n)?;
+        Some(self.item(index))
+    }
+}
+
+impl<Q: Element, K: Element, V: Element, O: Element> DoubleEndedIterator for Items<'_, '_, Q, K, V, O> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let index = self.indices.next_back()?;
+        Some(self.item(index))
+    }
+}
+
+impl<Q: Element, K: Element, V: Element, O: Element> ExactSizeIterator for Items<'_, '_, Q, K, V, O> {}
+impl<Q: Element, K: Element, V: Element, O: Element> FusedIterator for Items<'_, '_, Q, K, V, O> {}
+
+/// One unit of work: some rows of the output, which are this item's alone.
+#[derive(Debug)]
+pub struct Item<'j, 'a, Q, K, V, O> {
+    job: &'j Job<'a, Q, K, V, O>,
+    place: Place,
+}
+
+impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
+    /// Computes and writes the item's rows. `scratch` is overwritten; threads need one each.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] if `scratch` is shorter than [`Job::scratch_len`]; nothing is written then.
+    pub fn run(&mut self, scratch: &mut [f32]) -> Result<(), Error> {
+        let Self { job, place } = self;
+        job.check_scratch(scratch)?;
+        // SAFETY: `Items` made `place` within the bound sizes and hands each index out once, the job is borrowed
+        // exclusively while items live, and `&mut self` keeps two runs of one item apart.
+        let (out, lse, inspection) = unsafe {
+            (
+                job.out.claim(*place),
+                job.lse.as_ref().map(|lse| lse.claim(*place)),
+                job.inspection.as_ref().map(|(stage, scores)| (*stage, scores.claim(*place))),
+            )
+        };
+        let (q, k, v) = (job.q, job.k, job.v);
+        job.level.dispatch(Task {
+            shape: &job.shape,
+            modifiers: &job.modifiers,
+            place: *place,
+            q,
+            k,
+            v,
+            out,
+            lse,
+            inspection,
+            scratch,
+        });
+        Ok(())
+    }
+}

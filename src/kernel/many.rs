@@ -1,0 +1,268 @@
+//! The many-rows kernel: rows lie in lanes.
+//!
+//! The rows of a group of query heads are taken position-major, so that grouped heads fill the lanes by themselves
+//! and share every number of K and V that is read. An item is up to `groups` groups of `LANES · VECS` rows, which
+//! share each block of K and V while it is in the nearest cache:
+//!
+//! | buffer | shape | at AVX-512, d 128 |
+//! |---|---|---|
+//! | queries (scaled) | `[group][head_dim][VECS]` vectors | 16 KiB a group |
+//! | weights | `[group][block][VECS]` vectors | 8 KiB a group |
+//! | output | `[group][value_dim][VECS]` vectors | 16 KiB a group |
+//! | wide | `[block][dim]`, for narrow storage only | 32 KiB |
+//!
+//! The lanes past the last row repeat it: computed, and not stored.
+
+use core::ops::Range;
+
+use super::softmax::Total;
+use super::{Task, scores, softmax, values};
+use crate::element::{Element, Storage, load_part, store};
+use crate::isa::{Isa, MAX_LANES, transpose};
+use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
+use crate::tiling::{Carver, Many, Tile, many};
+
+#[inline(always)]
+pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element, const KEYS: usize, const VECS: usize>(
+    s: S,
+    task: Task<'_, Q, K, V, O>,
+) {
+    if task.place.count <= S::LANES {
+        pass::<S, Q, K, V, O, KEYS, 1>(s, task);
+    } else {
+        pass::<S, Q, K, V, O, KEYS, VECS>(s, task);
+    }
+}
+
+/// Groups of an item at most, at any level.
+const MAX_GROUPS: usize = 4;
+
+/// `LANES · VECS` rows.
+struct Group<'a> {
+    queries: &'a mut [f32],
+    weights: &'a mut [f32],
+    output: &'a mut [f32],
+    state: &'a mut [f32],
+    /// Which rows of the item.
+    rows: Range<usize>,
+    /// Where they stand.
+    positions: Range<usize>,
+    /// Which keys of the block they see; empty for none.
+    keys: Range<usize>,
+}
+
+#[inline(always)]
+fn pass<S: Isa, Q: Element, K: Element, V: Element, O: Element, const KEYS: usize, const VECS: usize>(
+    s: S,
+    mut task: Task<'_, Q, K, V, O>,
+) {
+    let tile = Tile::of(S::LEVEL);
+    let sizes = many(task.shape, S::LEVEL, task.storage(), VECS);
+    let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
+    let count = task.place.count;
+    let mut groups: [Group<'_>; MAX_GROUPS] = core::array::from_fn(|index| {
+        let start = (index * S::LANES * VECS).min(count);
+        let rows = start..(start + S::LANES * VECS).min(count);
+        if rows.is_empty() { Group::none() } else { Group::new(&mut carver, &sizes, &task, rows) }
+    });
+    let wide = carver.take(sizes.wide);
+    for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
+        group.load_queries::<S, Q, K, V, O, VECS>(s, &task);
+        group.output.fill(0.0);
+        reset::<S, VECS>(s, group.state);
+    }
+
+    let scoring = task.scoring();
+    let dims = task.keys().zip(task.values());
+    for block in task.blocks(tile.block) {
+        let Some((keys, values)) = dims else { break };
+        let (Some(keys), Some(values)) =
+            (keys.part(block.start, block.len()), values.part(block.start, block.len()))
+        else {
+            break;
+        };
+        let visits_all = task.visits_all();
+        for group in &mut groups {
+            group.keys = match (group.rows.is_empty(), visits_all) {
+                (true, _) => 0..0,
+                (false, true) => block.clone(),
+                (false, false) => scoring.sequence.seen_in(&group.positions, &block),
+            };
+        }
+        if let Some(keys) = K::widen(s, keys, wide) {
+            for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
+                if let Some(keys) = keys.part(group.keys.start - block.start, group.keys.len()) {
+                    scores::products::<S, KEYS, VECS>(s, keys, group.queries, group.weights);
+                }
+            }
+        }
+        let Some(values) = V::widen(s, values, wide) else { break };
+        // Asked only when a row may have to be kept from a key of the block.
+        let mut finite = None;
+        for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
+            let hiding = if !scoring.hides(&group.positions, &group.keys) {
+                Hiding::Nothing
+            } else if *finite.get_or_insert_with(|| values::is_finite(s, values)) {
+                Hiding::Some
+            } else {
+                Hiding::Marked
+            };
+            group.modify::<S, VECS>(s, &scoring, hiding, &mut task.inspection);
+            group.update::<S, VECS>(s, hiding);
+            if let Some(values) = values.part(group.keys.start - block.start, group.keys.len()) {
+                let factor = group.state.get(2 * S::LANES * VECS..).unwrap_or_default();
+                values::accumulate::<S, KEYS, VECS>(s, values, group.weights, factor, group.output, hiding);
+            }
+        }
+    }
+    for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
+        group.finish::<S, Q, K, V, O, VECS>(s, &mut task);
+    }
+}
+
+/// The state of rows that have seen nothing.
+#[inline(always)]
+fn reset<S: Isa, const VECS: usize>(s: S, state: &mut [f32]) {
+    for (index, x) in s.vectors_mut(state).iter_mut().enumerate() {
+        *x = s.splat(if index < VECS { f32::NEG_INFINITY } else { 0.0 });
+    }
+}
+
+impl<'a> Group<'a> {
+    fn none() -> Self {
+        Self {
+            queries: &mut [],
+            weights: &mut [],
+            output: &mut [],
+            state: &mut [],
+            rows: 0..0,
+            positions: 0..0,
+            keys: 0..0,
+        }
+    }
+
+    fn new<Q: Element, K: Element, V: Element, O: Element>(
+        carver: &mut Carver<'a>,
+        sizes: &Many,
+        task: &Task<'_, Q, K, V, O>,
+        rows: Range<usize>,
+    ) -> Self {
+        Self {
+            queries: carver.take(sizes.queries),
+            weights: carver.take(sizes.weights),
+            output: carver.take(sizes.output),
+            state: carver.take(sizes.state),
+            positions: task.place.positions(rows.clone()),
+            rows,
+            keys: 0..0,
+        }
+    }
+
+    /// Q, scaled and transposed square by square.
+    #[inline(always)]
+    fn load_queries<S: Isa, Q: Element, K: Element, V: Element, O: Element, const VECS: usize>(
+        &mut self,
+        s: S,
+        task: &Task<'_, Q, K, V, O>,
+    ) {
+        let scale = s.splat(task.modifiers.scale);
+        let queries = s.vectors_mut(self.queries).as_chunks_mut::<VECS>().0;
+        for v in 0..VECS {
+            for (chunk, to) in queries.chunks_mut(S::LANES).enumerate() {
+                let mut square = [s.zero(); MAX_LANES];
+                for (lane, to) in square.iter_mut().take(S::LANES).enumerate() {
+                    let row = task.query(self.rows.start + v * S::LANES + lane);
+                    let from = row.get(chunk * S::LANES..).unwrap_or_default();
+                    *to = s.mul(scale, if from.len() < S::LANES { load_part(s, from) } else { Q::load(s, from) });
+                }
+                transpose(s, &mut square);
+                for (to, &from) in to.iter_mut().zip(&square) {
+                    to[v] = from;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn update<S: Isa, const VECS: usize>(&mut self, s: S, hiding: Hiding) {
+        let scores = self.weights.get_mut(..self.keys.len() * S::LANES * VECS).unwrap_or_default();
+        softmax::update::<S, VECS>(s, scores, self.state, hiding);
+    }
+
+    #[inline(always)]
+    fn modify<S: Isa, const VECS: usize>(
+        &mut self,
+        s: S,
+        scoring: &Scoring<'_>,
+        hiding: Hiding,
+        inspection: &mut Inspection<'_>,
+    ) {
+        if hiding == Hiding::Nothing && scoring.is_plain() && inspection.is_none() {
+            return;
+        }
+        let (rows, keys) = (self.rows.clone(), self.keys.clone());
+        let scores = self.weights.get_mut(..keys.len() * S::LANES * VECS).unwrap_or_default();
+        modify::<S, VECS>(s, scores, scoring, rows, keys, hiding, inspection);
+    }
+
+    /// Takes in the sinks, divides, and writes the rows.
+    #[inline(always)]
+    fn finish<S: Isa, Q: Element, K: Element, V: Element, O: Element, const VECS: usize>(
+        &mut self,
+        s: S,
+        task: &mut Task<'_, Q, K, V, O>,
+    ) {
+        let output = s.vectors(self.output).as_chunks::<VECS>().0;
+        let Some([maxima, sums, _]) = s.vectors(self.state).as_chunks::<VECS>().0.first_chunk::<3>() else {
+            return;
+        };
+        for v in 0..VECS {
+            let first = self.rows.start + v * S::LANES;
+            let lanes = self.rows.end.saturating_sub(first).min(S::LANES);
+            let sinks = task.modifiers.sinks.map(|sinks| {
+                let mut buffer = [0.0; MAX_LANES];
+                for (to, (head, _)) in buffer.iter_mut().zip(task.place.heads_and_positions(first)) {
+                    *to = sinks.get(head).copied().unwrap_or(f32::NEG_INFINITY);
+                }
+                f32::load(s, &buffer)
+            });
+            let total = Total::new(s, maxima[v], sums[v], sinks);
+            for (chunk, from) in output.chunks(S::LANES).enumerate() {
+                let mut square = [s.zero(); MAX_LANES];
+                for (to, from) in square.iter_mut().zip(from) {
+                    *to = total.normalise(s, from[v]);
+                }
+                transpose(s, &mut square);
+                for (lane, &from) in square.iter().take(lanes).enumerate() {
+                    store(s, from, task.out.row(first + lane).get_mut(chunk * S::LANES..).unwrap_or_default());
+                }
+            }
+            task.report(s, first..first + lanes, &total);
+        }
+    }
+}
+
+/// The modifiers on a group's `[keys][VECS]` scores. Compiled once for each level.
+#[inline(never)]
+fn modify<S: Isa, const VECS: usize>(
+    s: S,
+    scores: &mut [f32],
+    scoring: &Scoring<'_>,
+    rows: Range<usize>,
+    keys: Range<usize>,
+    hiding: Hiding,
+    inspection: &mut Inspection<'_>,
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            for at in 0..VECS {
+                let row = rows.start + at * S::LANES;
+                let vectors = s.vectors_mut(scores);
+                let mut block =
+                    Block { vectors, width: VECS, at, lanes: Lanes::Rows, row, keys: keys.clone() };
+                scoring.apply(s, &mut block, hiding, inspection);
+            }
+        },
+    );
+}

@@ -1,0 +1,141 @@
+//! The fused loop nest: for a tile of query rows, block by block of keys, scores → softmax → values.
+//!
+//! ```text
+//! for keys in blocks of the KV range that any row of the tile sees:
+//!     S  = Q Kᵀ                          (scores)
+//!     S  = modifiers(S)                  (score/)
+//!     m' = max(m, max S);  f = e^(m - m');  P = e^(S - m')
+//!     l  = f l + Σ P                     (softmax)
+//!     O  = f O + P V                     (values)
+//! out = O / l;  lse = m + ln l
+//! ```
+//!
+//! Blocks begin at multiples of their size, and what a row adds for a hidden key is exactly nothing, so a row's bits
+//! depend on no other row. Two kernels share the modifiers and this nest: in [`many`] the rows lie in the lanes,
+//! in [`few`] the head dimension does.
+
+mod few;
+mod many;
+mod scores;
+mod softmax;
+mod values;
+
+use core::ops::Range;
+
+use softmax::Total;
+
+use crate::element::Element;
+use crate::isa::{Isa, Op, TileOp};
+use crate::panel::{Panel, Place, RowsMut};
+use crate::score::Modifiers;
+use crate::score::block::{Inspection, Scoring, Stage};
+use crate::score::visibility::Sequence;
+use crate::shape::Shape;
+use crate::tiling::{Kernel, KvStorage};
+use crate::view::View;
+
+/// One work item as a kernel sees it.
+pub(crate) struct Task<'a, Q, K, V, O> {
+    pub(crate) shape: &'a Shape,
+    pub(crate) modifiers: &'a Modifiers<'a>,
+    pub(crate) place: Place,
+    pub(crate) q: View<'a, Q>,
+    pub(crate) k: View<'a, K>,
+    pub(crate) v: View<'a, V>,
+    pub(crate) out: RowsMut<'a, O>,
+    pub(crate) lse: Option<RowsMut<'a, f32>>,
+    pub(crate) inspection: Inspection<'a>,
+    pub(crate) scratch: &'a mut [f32],
+}
+
+impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O> {
+    #[inline(always)]
+    fn run<S: Isa>(mut self, s: S) {
+        self.prefill_inspection();
+        match Kernel::of(self.shape, S::LEVEL) {
+            Kernel::Few => few::run(s, self),
+            Kernel::Many => s.with_tile(ManyRows { s, task: self }),
+        }
+    }
+}
+
+struct ManyRows<'a, S, Q, K, V, O> {
+    s: S,
+    task: Task<'a, Q, K, V, O>,
+}
+
+impl<S: Isa, Q: Element, K: Element, V: Element, O: Element> TileOp for ManyRows<'_, S, Q, K, V, O> {
+    #[inline(always)]
+    fn run<const KEYS: usize, const VECS: usize>(self) {
+        many::run::<S, Q, K, V, O, KEYS, VECS>(self.s, self.task);
+    }
+}
+
+impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
+    fn storage(&self) -> KvStorage {
+        if K::WIDENS || V::WIDENS { KvStorage::Narrow } else { KvStorage::F32 }
+    }
+
+    fn scoring(&self) -> Scoring<'a> {
+        let sequence = self.modifiers.visibility.sequence(self.shape, self.place.batch);
+        Scoring { modifiers: self.modifiers, sequence, place: self.place }
+    }
+
+    /// Query row `index` of the item, of `head_dim` elements.
+    fn query(&self, index: usize) -> &'a [Q] {
+        let (head, position) = self.place.head_and_position(index);
+        let rows = self.q.head(self.place.batch, head);
+        rows.get(position * self.q.strides.row..).and_then(|row| row.get(..self.shape.head_dim)).unwrap_or_default()
+    }
+
+    fn keys(&self) -> Option<Panel<'a, K>> {
+        let rows = self.k.head(self.place.batch, self.place.kv_head);
+        Panel::new(rows, self.k.strides.row, self.shape.kv_len, self.shape.head_dim)
+    }
+
+    fn values(&self) -> Option<Panel<'a, V>> {
+        let rows = self.v.head(self.place.batch, self.place.kv_head);
+        Panel::new(rows, self.v.strides.row, self.shape.kv_len, self.shape.value_dim)
+    }
+
+    /// Whether every key is visited, since a stage before visibility is looked at.
+    fn visits_all(&self) -> bool {
+        matches!(self.inspection, Some((Stage::Raw | Stage::Softcapped, _)))
+    }
+
+    /// The keys that the item visits, cut at the multiples of `block`.
+    fn blocks(&self, block: usize) -> impl Iterator<Item = Range<usize>> + use<Q, K, V, O> {
+        let sequence = if self.visits_all() {
+            Sequence::unlimited(self.shape.kv_len)
+        } else {
+            self.modifiers.visibility.sequence(self.shape, self.place.batch)
+        };
+        sequence.blocks(self.place.positions(0..self.place.count), block)
+    }
+
+    /// What the visits leave out is hidden.
+    fn prefill_inspection(&mut self) {
+        if let Some((Stage::Biased | Stage::Softmax, scores)) = &mut self.inspection {
+            for index in 0..self.place.count {
+                scores.row(index).fill(f32::NEG_INFINITY);
+            }
+        }
+    }
+
+    /// Writes what the caller asked for beside the output: `total` has a row of `rows` in each lane.
+    #[inline(always)]
+    fn report<S: Isa>(&mut self, s: S, rows: Range<usize>, total: &Total<S>) {
+        if let Some(lse) = &mut self.lse {
+            for (row, x) in rows.clone().zip(total.lse(s)) {
+                if let Some(to) = lse.row(row).first_mut() {
+                    *to = x;
+                }
+            }
+        }
+        if let Some((Stage::Softmax, scores)) = &mut self.inspection {
+            for (lane, row) in rows.enumerate() {
+                total.weights(s, lane, scores.row(row));
+            }
+        }
+    }
+}

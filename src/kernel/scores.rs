@@ -1,0 +1,48 @@
+//! The score pass of the many-rows kernel, `S = K Qᵀ`: keys × rows, rows in lanes.
+//!
+//! ```text
+//! for KEYS keys at a time:                     KEYS × VECS accumulators
+//!     for j in 0..head_dim:
+//!         acc[key][v] += splat(K[key][j]) · Q[j][v]
+//! ```
+//!
+//! K is read in its own layout, a number at a time from each of `KEYS` rows; Q has been transposed to
+//! `[head_dim][VECS]` vectors. Nothing depends on the dimension being a multiple of anything, and every score is one
+//! chain of multiply-adds in the order of `j`.
+
+use crate::isa::Isa;
+use crate::panel::Panel;
+
+/// `scores[key][row] = Σ_j keys[key][j] · queries[j][row]`: `queries` is `[head_dim][VECS]` vectors, `scores`
+/// `[keys][VECS]` at least. Compiled once for each level.
+#[inline(never)]
+pub(super) fn products<S: Isa, const KEYS: usize, const VECS: usize>(
+    s: S,
+    keys: Panel<'_>,
+    queries: &[f32],
+    scores: &mut [f32],
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let queries = s.vectors(queries).as_chunks::<VECS>().0;
+            let scores = s.vectors_mut(scores).as_chunks_mut::<VECS>().0;
+            let scores = scores.get_mut(..keys.rows()).unwrap_or_default();
+            for (tile, scores) in scores.chunks_mut(KEYS).enumerate() {
+                let mut sums = [[s.zero(); VECS]; KEYS];
+                // The rows past the last key repeat it: computed, and not stored.
+                for (key, query) in keys.columns::<KEYS>(tile * KEYS).zip(queries) {
+                    for (sums, key) in sums.iter_mut().zip(key) {
+                        let key = s.splat(key);
+                        for (sum, &query) in sums.iter_mut().zip(query) {
+                            *sum = s.mul_add(key, query, *sum);
+                        }
+                    }
+                }
+                for (to, sums) in scores.iter_mut().zip(sums) {
+                    *to = sums;
+                }
+            }
+        },
+    );
+}

@@ -1,0 +1,268 @@
+//! Strided memory that is proved once and then touched without further checks: the panels of K and V that the
+//! inner loops walk, and the rows of an output that one work item owns.
+#![allow(unsafe_code, reason = "reads and writes inside bounds that the constructors establish")]
+
+use core::marker::PhantomData;
+use core::ops::Range;
+use core::slice;
+
+use crate::view::Strides;
+
+/// `rows` × `cols` numbers, rows `stride` apart.
+///
+/// Invariant: `rows ≥ 1`, `cols ≥ 1`, and `(rows - 1) · stride + cols ≤ data.len()`, so every element is inside `data`.
+#[derive(Clone, Copy)]
+pub struct Panel<'a, T = f32> {
+    data: &'a [T],
+    stride: usize,
+    rows: usize,
+    cols: usize,
+}
+
+impl<'a, T> Panel<'a, T> {
+    /// `None` if there is no element, or if `data` is too short.
+    #[inline]
+    pub(crate) fn new(data: &'a [T], stride: usize, rows: usize, cols: usize) -> Option<Self> {
+        let last = rows.checked_sub(1)?.checked_mul(stride)?.checked_add(cols)?;
+        (cols > 0 && last <= data.len()).then_some(Self { data, stride, rows, cols })
+    }
+
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Rows `first..first + rows`; `None` if there are none, or not so many.
+    #[inline]
+    pub(crate) fn part(&self, first: usize, rows: usize) -> Option<Self> {
+        let inside = first.checked_add(rows).is_some_and(|last| last <= self.rows);
+        (inside && rows > 0).then(|| Self { data: self.data.get(first * self.stride..).unwrap_or_default(), rows, ..*self })
+    }
+
+    /// Row `index`, or the last one beyond it.
+    #[inline(always)]
+    pub(crate) fn row(&self, index: usize) -> &'a [T] {
+        let at = index.min(self.rows - 1) * self.stride;
+        // SAFETY: the row lies inside `data` by the invariant.
+        unsafe { slice::from_raw_parts(self.data.as_ptr().add(at), self.cols) }
+    }
+
+    /// All rows in order.
+    #[inline(always)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a [T]> + use<'a, T> {
+        let panel = Panel { data: self.data, stride: self.stride, rows: self.rows, cols: self.cols };
+        (0..panel.rows).map(
+            #[inline(always)]
+            move |index| panel.row(index),
+        )
+    }
+
+    /// What lies at `[row][0]`, `[row][1]`, …, where rows past the last one repeat it:
+    /// column by column, the numbers of `ROWS` rows from `first` on.
+    #[inline(always)]
+    pub(crate) fn columns<const ROWS: usize>(&self, first: usize) -> Columns<'a, ROWS, T> {
+        let mut rows = [self.data.as_ptr(); ROWS];
+        for (offset, row) in rows.iter_mut().enumerate() {
+            *row = self.row(first + offset).as_ptr();
+        }
+        Columns { rows, column: 0, cols: self.cols, data: PhantomData }
+    }
+
+    /// Row by row, the `COLS` numbers from column `first` on; `None` if the panel is narrower.
+    #[inline(always)]
+    pub(crate) fn strips<const COLS: usize>(&self, first: usize) -> Option<Strips<'a, COLS, T>> {
+        let inside = first.checked_add(COLS)? <= self.cols;
+        // SAFETY: `first` ≤ `cols` ≤ `data.len()`.
+        inside.then(|| unsafe {
+            Strips { next: self.data.as_ptr().add(first), stride: self.stride, rows: self.rows, data: PhantomData }
+        })
+    }
+}
+
+/// See [`Panel::columns`]. Invariant: each pointer begins a row of `cols` readable elements.
+pub(crate) struct Columns<'a, const ROWS: usize, T = f32> {
+    rows: [*const T; ROWS],
+    column: usize,
+    cols: usize,
+    data: PhantomData<&'a [T]>,
+}
+
+impl<const ROWS: usize, T: Copy> Iterator for Columns<'_, ROWS, T> {
+    type Item = [T; ROWS];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<[T; ROWS]> {
+        if self.column == self.cols {
+            return None;
+        }
+        // SAFETY: `column` < `cols`, and each row has `cols` elements.
+        let items = self.rows.map(
+            #[inline(always)]
+            |row| unsafe { *row.add(self.column) },
+        );
+        self.column += 1;
+        Some(items)
+    }
+}
+
+/// See [`Panel::strips`]. Invariant: `rows` more strips of `COLS` elements, `stride` apart, begin at `next`.
+pub(crate) struct Strips<'a, const COLS: usize, T = f32> {
+    next: *const T,
+    stride: usize,
+    rows: usize,
+    data: PhantomData<&'a [T]>,
+}
+
+impl<'a, const COLS: usize, T> Iterator for Strips<'a, COLS, T> {
+    type Item = &'a [T; COLS];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<&'a [T; COLS]> {
+        if self.rows == 0 {
+            return None;
+        }
+        // SAFETY: there is a strip at `next` while `rows` > 0.
+        let strip = unsafe { &*self.next.cast::<[T; COLS]>() };
+        self.rows -= 1;
+        self.next = self.next.wrapping_add(self.stride);
+        Some(strip)
+    }
+}
+
+/// All rows of an output, of which work items claim disjoint parts.
+///
+/// Invariant: every row `(batch, head, row)` of the bound sizes is `dim` elements inside one exclusively
+/// borrowed slice, and no two rows share an element.
+#[derive(Debug)]
+pub(crate) struct Grid<'a, T> {
+    data: *mut T,
+    strides: Strides,
+    dim: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a grid is an exclusive borrow of a slice, and `&mut [T]` is `Send` when `T` is.
+unsafe impl<T: Send> Send for Grid<'_, T> {}
+// SAFETY: a shared grid gives access only through `claim`, whose callers promise disjoint rows: what
+// threads then do is what `&mut [T]` split among them may do, which asks for `T: Send`.
+unsafe impl<T: Send> Sync for Grid<'_, T> {}
+
+impl<'a, T> Grid<'a, T> {
+    /// # Safety
+    /// Every `(batch, head, row)` that will be claimed names `dim` elements inside `data`, and two of them share none.
+    pub(crate) unsafe fn new(data: &'a mut [T], strides: Strides, dim: usize) -> Self {
+        Self { data: data.as_mut_ptr(), strides, dim, borrow: PhantomData }
+    }
+
+    /// The rows of one work item: query rows `first..` of KV head `kv_head`, position-major in its group of heads.
+    ///
+    /// # Safety
+    /// `place` lies within the bound sizes, and no other claim that is alive has a row of it.
+    pub(crate) unsafe fn claim(&self, place: Place) -> RowsMut<'_, T> {
+        RowsMut { data: self.data, strides: self.strides, dim: self.dim, place, borrow: PhantomData }
+    }
+}
+
+/// Which query rows a work item has: rows `first..first + count` of those that share `kv_head` in sequence `batch`.
+/// Row `r` is position `r / group` of query head `kv_head · group + r % group`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) batch: usize,
+    pub(crate) kv_head: usize,
+    pub(crate) group: usize,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+}
+
+impl Place {
+    /// (query head, position) of row `index` of the item, or of the last row beyond it.
+    #[inline]
+    pub(crate) fn head_and_position(&self, index: usize) -> (usize, usize) {
+        let row = self.first + index.min(self.count.saturating_sub(1));
+        let position = row.checked_div(self.group).unwrap_or(0);
+        (self.kv_head * self.group + (row - position * self.group), position)
+    }
+
+    /// (query head, position) of the rows from `index` on; the last row of the item repeats for ever.
+    #[inline]
+    pub(crate) fn heads_and_positions(&self, index: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let Self { kv_head, group, count, .. } = *self;
+        let (mut index, (mut head, mut position)) = (index, self.head_and_position(index));
+        core::iter::repeat_with(move || {
+            let row = (head, position);
+            index += 1;
+            if index < count {
+                head += 1;
+                if head == (kv_head + 1) * group {
+                    (head, position) = (kv_head * group, position + 1);
+                }
+            }
+            row
+        })
+    }
+
+    /// The positions of rows `rows` of the item.
+    #[inline]
+    pub(crate) fn positions(&self, rows: Range<usize>) -> Range<usize> {
+        let (_, first) = self.head_and_position(rows.start);
+        let (_, last) = self.head_and_position(rows.end.saturating_sub(1));
+        first..last + 1
+    }
+}
+
+/// The output rows of one work item. Invariant: the rows of `place` are this value's alone.
+pub(crate) struct RowsMut<'a, T> {
+    data: *mut T,
+    strides: Strides,
+    dim: usize,
+    place: Place,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+impl<T> RowsMut<'_, T> {
+    /// Row `index` of the item, empty if there is no such row.
+    #[inline]
+    pub(crate) fn row(&mut self, index: usize) -> &mut [T] {
+        if index >= self.place.count {
+            return &mut [];
+        }
+        let (head, position) = self.place.head_and_position(index);
+        let at = self.place.batch * self.strides.batch + head * self.strides.head + position * self.strides.row;
+        // SAFETY: the row lies inside the borrowed slice by the grid's invariant, and is this value's alone.
+        unsafe { slice::from_raw_parts_mut(self.data.add(at), self.dim) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panel_is_refused_when_it_leaves_its_data() {
+        let data = [0.0f32; 20];
+        assert!(Panel::new(&data, 7, 3, 6).is_some());
+        assert!(Panel::new(&data, 7, 3, 7).is_none());
+        assert!(Panel::new(&data, 0, usize::MAX, 20).is_some());
+        assert!(Panel::new(&data, 1, 0, 1).is_none());
+        assert!(Panel::new(&data, 1, 1, 0).is_none());
+        assert!(Panel::new(&data, usize::MAX, 2, 2).is_none());
+        let panel = Panel::new(&data, 7, 3, 6).unwrap();
+        assert!(panel.part(2, 1).is_some() && panel.part(2, 2).is_none() && panel.part(usize::MAX, 2).is_none());
+        assert!(panel.strips::<6>(0).is_some() && panel.strips::<6>(1).is_none());
+    }
+
+    #[test]
+    fn columns_and_strips_walk_the_rows() {
+        let data: [f32; 20] = core::array::from_fn(|i| i as f32);
+        let panel = Panel::new(&data, 7, 3, 4).unwrap();
+        let mut columns = panel.columns::<2>(1);
+        assert_eq!(columns.next(), Some([7.0, 14.0]));
+        assert_eq!(columns.last(), Some([10.0, 17.0]));
+        // Rows past the last one repeat it.
+        assert_eq!(panel.columns::<3>(1).next(), Some([7.0, 14.0, 14.0]));
+        let mut strips = panel.strips::<2>(1).unwrap();
+        assert_eq!(strips.next(), Some(&[1.0, 2.0]));
+        assert_eq!(strips.last(), Some(&[15.0, 16.0]));
+        assert_eq!(panel.iter().count(), 3);
+    }
+}

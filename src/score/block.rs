@@ -1,0 +1,215 @@
+//! A block of scores under the modifiers: which row and which key lies where, and the order of the pipeline.
+
+use core::ops::Range;
+
+use super::dense::Dense;
+use super::visibility::{Limits, Sequence};
+use super::{Modifiers, Strip, alibi, dense, softcap, visibility};
+use crate::isa::{Isa, MAX_LANES, transpose};
+use crate::panel::{Place, RowsMut};
+
+/// What lies in the lanes of a score vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lanes {
+    /// Neighbouring rows, of one key.
+    Rows,
+    /// Neighbouring keys, of one row.
+    Keys,
+}
+
+/// A stage of the score pipeline that can be looked at; see [`Job::inspect`](crate::Job::inspect).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// `scale · q·k`, for every key, visible or not.
+    Raw,
+    /// After the softcap, for every key, visible or not.
+    Softcapped,
+    /// After ALiBi, bias, masks and visibility: a hidden key is -∞.
+    Biased,
+    /// The weights: what the softmax makes of the scores, sinks in its denominator. A hidden key is 0.
+    Softmax,
+}
+
+/// The output of an inspection, as one work item has it.
+pub(crate) type Inspection<'a> = Option<(Stage, RowsMut<'a, f32>)>;
+
+/// What a call's modifiers are for one work item.
+#[derive(Clone, Copy)]
+pub(crate) struct Scoring<'a> {
+    pub(crate) modifiers: &'a Modifiers<'a>,
+    pub(crate) sequence: Sequence,
+    pub(crate) place: Place,
+}
+
+/// The scores of some rows with the keys `keys`.
+pub(crate) struct Block<'a, S: Isa> {
+    pub(crate) vectors: &'a mut [S::F],
+    /// The vectors of this block are every `width`th, from `at` on.
+    pub(crate) width: usize,
+    pub(crate) at: usize,
+    pub(crate) lanes: Lanes,
+    /// The row, or the first of the rows, counted in the item.
+    pub(crate) row: usize,
+    pub(crate) keys: Range<usize>,
+}
+
+/// Whether a block may hold keys that one of its rows must not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hiding {
+    /// Each row sees each key.
+    Nothing,
+    /// Some keys, and the values are finite: adding 0 times a value adds nothing.
+    Some,
+    /// Some keys, and a value is infinite or NaN: the weights of hidden keys are marked, see [`crate::kernel`].
+    Marked,
+}
+
+impl<'a> Scoring<'a> {
+    /// Whether rows in `positions` may have to be kept from some of `keys`.
+    pub(crate) fn hides(&self, positions: &Range<usize>, keys: &Range<usize>) -> bool {
+        let m = self.modifiers;
+        m.mask.is_some() || m.bias.is_some() || !self.sequence.all_see(positions, keys)
+    }
+
+    /// Whether nothing but the scale changes a score that is not hidden.
+    pub(crate) fn is_plain(&self) -> bool {
+        let m = self.modifiers;
+        m.softcap.is_none() && m.alibi.is_none() && m.bias.is_none()
+    }
+
+    /// Runs the pipeline on raw scores: softcap → ALiBi, bias → mask, visibility.
+    #[inline(always)]
+    pub(crate) fn apply<S: Isa>(&self, s: S, block: &mut Block<'_, S>, hiding: Hiding, inspection: &mut Inspection<'_>) {
+        let m = self.modifiers;
+        block.show(s, Stage::Raw, inspection);
+        if let Some(cap) = m.softcap {
+            softcap::apply(s, block.strip(s), cap);
+        }
+        block.show(s, Stage::Softcapped, inspection);
+        if let Some(slopes) = m.alibi {
+            let start = block.keys.start;
+            let constants = block.constants(s, self.place, |head, position| {
+                let position = self.sequence.position(position).saturating_sub(start as i64);
+                [position as f32, slopes.get(head).copied().unwrap_or(0.0), 0.0]
+            });
+            alibi::apply(s, block.strip(s), constants[0], constants[1]);
+        }
+        if hiding == Hiding::Marked {
+            // From here on -∞ means hidden: the score of a visible key that is -∞ keeps its value's NaN.
+            let least = s.splat(f32::MIN);
+            block.strip(s).map(
+                s,
+                #[inline(always)]
+                |score, _| s.max(least, score),
+            );
+        }
+        for dense in [m.bias, m.mask].iter().flatten() {
+            block.add(s, dense, self.place);
+        }
+        if hiding != Hiding::Nothing {
+            let keys = block.keys.clone();
+            let relative = |key: usize| key.clamp(keys.start, keys.end).saturating_sub(keys.start) as f32;
+            let constants = block.constants(s, self.place, |_, position| {
+                let seen = self.sequence.seen(position);
+                [relative(seen.start), relative(seen.end), relative(self.sequence.prefix)]
+            });
+            let [first, last, prefix] = constants;
+            visibility::apply(s, block.strip(s), Limits { first, last, prefix });
+        }
+        block.show(s, Stage::Biased, inspection);
+        block.show(s, Stage::Softmax, inspection);
+    }
+}
+
+impl<S: Isa> Block<'_, S> {
+    #[inline(always)]
+    fn strip(&mut self, s: S) -> Strip<'_, S> {
+        let mut first_key = s.zero();
+        let mut step = s.splat(1.0);
+        if self.lanes == Lanes::Keys {
+            let mut count = [0.0; MAX_LANES];
+            for (lane, x) in count.iter_mut().enumerate() {
+                *x = lane as f32;
+            }
+            first_key = s.vectors(&count).first().copied().unwrap_or(first_key);
+            step = s.splat(S::LANES as f32);
+        }
+        Strip { vectors: self.vectors, width: self.width, at: self.at, first_key, step }
+    }
+
+    /// Three numbers of each lane's row, from its query head and position.
+    #[inline(always)]
+    fn constants(&self, s: S, place: Place, of: impl Fn(usize, usize) -> [f32; 3]) -> [S::F; 3] {
+        if self.lanes == Lanes::Keys {
+            let (head, position) = place.head_and_position(self.row);
+            return of(head, position).map(
+                #[inline(always)]
+                |x| s.splat(x),
+            );
+        }
+        let mut numbers = [[0.0; MAX_LANES]; 3];
+        for (lane, (head, position)) in place.heads_and_positions(self.row).take(S::LANES).enumerate() {
+            for (numbers, x) in numbers.iter_mut().zip(of(head, position)) {
+                if let Some(number) = numbers.get_mut(lane) {
+                    *number = x;
+                }
+            }
+        }
+        numbers.each_ref().map(
+            #[inline(always)]
+            |numbers| s.vectors(numbers).first().copied().unwrap_or(s.zero()),
+        )
+    }
+
+    /// Adds a bias or mask.
+    #[inline(always)]
+    fn add(&mut self, s: S, dense: &Dense<'_>, place: Place) {
+        let (width, at, row, keys) = (self.width.max(1), self.at, self.row, self.keys.clone());
+        // Vectors of the block that a vector of the bias covers: its keys, or one vector.
+        let chunk = if self.lanes == Lanes::Rows { S::LANES } else { 1 };
+        let mut key = keys.start;
+        for vectors in self.vectors.chunks_mut(chunk * width) {
+            let count = keys.end.saturating_sub(key).min(S::LANES);
+            let mut square = [s.zero(); MAX_LANES];
+            if self.lanes == Lanes::Rows {
+                let rows = place.heads_and_positions(row).take(S::LANES);
+                for (to, (head, position)) in square.iter_mut().zip(rows) {
+                    *to = dense.load(s, [place.batch, head, position], key, count);
+                }
+                transpose(s, &mut square);
+            } else {
+                let (head, position) = place.head_and_position(row);
+                square[0] = dense.load(s, [place.batch, head, position], key, count);
+            }
+            let none = s.zero();
+            dense::apply(s, Strip { vectors, width, at, first_key: none, step: none }, &square);
+            key += S::LANES;
+        }
+    }
+
+    /// Copies the scores to the output of an inspection that asks for this stage.
+    #[inline(always)]
+    fn show(&self, s: S, stage: Stage, inspection: &mut Inspection<'_>) {
+        let Some((wanted, scores)) = inspection else { return };
+        if *wanted != stage {
+            return;
+        }
+        let mut key = self.keys.start;
+        for vectors in self.vectors.chunks_exact(self.width.max(1)) {
+            let mut buffer = [0.0; MAX_LANES];
+            if let (Some(to), Some(&from)) = (s.vectors_mut(&mut buffer).first_mut(), vectors.get(self.at)) {
+                *to = from;
+            }
+            for (lane, &score) in buffer.iter().take(S::LANES).enumerate() {
+                let (row, key) = match self.lanes {
+                    Lanes::Rows => (self.row + lane, key),
+                    Lanes::Keys => (self.row, key + lane),
+                };
+                if key < self.keys.end && let Some(to) = scores.row(row).get_mut(key) {
+                    *to = score;
+                }
+            }
+            key += if self.lanes == Lanes::Rows { 1 } else { S::LANES };
+        }
+    }
+}

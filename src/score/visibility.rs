@@ -1,0 +1,236 @@
+//! Which keys a query row sees without a mask tensor: causal limits, windows, key lengths and prefixes.
+//!
+//! All of them are one half-open range of keys for each row, and a prefix that every row sees. Both ends of the
+//! range grow with the position, so the first and the last row of a tile bound all of its rows.
+
+use core::ops::Range;
+
+use super::Strip;
+use crate::isa::Isa;
+use crate::shape::Shape;
+
+/// How query positions line up with keys: query row `i` stands at key position `i + offset`.
+///
+/// Causal limits, windows and ALiBi distances are all measured from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Alignment {
+    /// The first query row stands at key 0.
+    TopLeft,
+    /// The last query row stands at the last key of its sequence: the offset is `length - q_len`, with the
+    /// sequence's key length. What a decoder with a cache means by causal.
+    #[default]
+    BottomRight,
+    /// Query row 0 stands at this position, which may be negative or beyond the keys.
+    Offset(i64),
+}
+
+/// The structural limits of a call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Visibility<'a> {
+    pub(crate) alignment: Alignment,
+    pub(crate) left: Option<usize>,
+    pub(crate) right: Option<usize>,
+    pub(crate) key_lengths: Option<&'a [usize]>,
+    pub(crate) prefix_lengths: Option<&'a [usize]>,
+}
+
+/// The limits of one sequence of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sequence {
+    /// Keys that exist.
+    pub(crate) length: usize,
+    /// Keys that every row sees.
+    pub(crate) prefix: usize,
+    /// Position of query row 0.
+    offset: i64,
+    /// Keys seen before and after the own position.
+    left: i64,
+    right: i64,
+}
+
+/// What one row, or a tile of rows, sees beside the prefix.
+pub(crate) type Seen = Range<usize>;
+
+impl Visibility<'_> {
+    pub(crate) fn sequence(&self, shape: &Shape, batch: usize) -> Sequence {
+        let of = |lengths: Option<&[usize]>| lengths.and_then(|l| l.get(batch).copied());
+        let length = of(self.key_lengths).unwrap_or(shape.kv_len).min(shape.kv_len);
+        let reach = |keys: Option<usize>| keys.map_or(i64::MAX, |n| i64::try_from(n).unwrap_or(i64::MAX));
+        Sequence {
+            length,
+            prefix: of(self.prefix_lengths).unwrap_or(0).min(length),
+            offset: match self.alignment {
+                Alignment::TopLeft => 0,
+                Alignment::BottomRight => length as i64 - shape.q_len as i64,
+                Alignment::Offset(offset) => offset,
+            },
+            left: reach(self.left),
+            right: reach(self.right),
+        }
+    }
+}
+
+impl Sequence {
+    /// Every row sees every key.
+    pub(crate) fn unlimited(kv_len: usize) -> Self {
+        Self { length: kv_len, prefix: 0, offset: 0, left: i64::MAX, right: i64::MAX }
+    }
+
+    /// Where query row `row` stands among the keys.
+    #[inline]
+    pub(crate) fn position(&self, row: usize) -> i64 {
+        self.offset.saturating_add(row as i64)
+    }
+
+    /// The keys that query row `row` sees beside the prefix: empty ranges are `n..n`.
+    #[inline]
+    pub(crate) fn seen(&self, row: usize) -> Seen {
+        let position = self.position(row);
+        let clamp = |key: i64| key.clamp(0, self.length as i64) as usize;
+        let first = clamp(position.saturating_sub(self.left));
+        let last = if self.right == i64::MAX {
+            self.length
+        } else {
+            clamp(position.saturating_add(self.right).saturating_add(1))
+        };
+        first..last.max(first)
+    }
+
+    /// The keys that any of the rows sees beside the prefix.
+    pub(crate) fn seen_by_any(&self, rows: &Range<usize>) -> Seen {
+        let (first, last) = (self.seen(rows.start), self.seen(rows.end.saturating_sub(1)));
+        first.start..last.end.max(first.start)
+    }
+
+    /// The keys of `block` that any of the rows sees, from the first such key to the last.
+    pub(crate) fn seen_in(&self, rows: &Range<usize>, block: &Range<usize>) -> Range<usize> {
+        let seen = meet(&self.seen_by_any(rows), block);
+        let prefix = meet(&(0..self.prefix), block);
+        match (prefix.is_empty(), seen.is_empty()) {
+            (true, _) => seen,
+            (_, true) => prefix,
+            _ => prefix.start.min(seen.start)..prefix.end.max(seen.end),
+        }
+    }
+
+    /// The keys that any of the rows sees, cut at the multiples of `block` (so that where a block begins depends on
+    /// no row): nothing is spent on keys that no row sees.
+    pub(crate) fn blocks(self, rows: Range<usize>, block: usize) -> impl Iterator<Item = Range<usize>> {
+        let seen = self.seen_by_any(&rows);
+        let after_prefix = self.prefix.next_multiple_of(block);
+        let first = (seen.start / block * block).max(after_prefix);
+        let starts = (0..self.prefix).step_by(block).chain((first..seen.end).step_by(block));
+        starts.filter_map(move |start| {
+            let keys = self.seen_in(&rows, &(start..start.saturating_add(block)));
+            (!keys.is_empty()).then_some(keys)
+        })
+    }
+
+    /// Whether each of the rows sees all `keys`.
+    pub(crate) fn all_see(&self, rows: &Range<usize>, keys: &Range<usize>) -> bool {
+        let (first, last) = (self.seen(rows.start), self.seen(rows.end.saturating_sub(1)));
+        (last.start <= keys.start && keys.end <= first.end) || keys.end <= self.prefix
+    }
+}
+
+fn meet(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
+}
+
+/// The limits of the rows of a strip, as numbers of keys from the start of a block.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits<S: Isa> {
+    pub(crate) first: S::F,
+    pub(crate) last: S::F,
+    pub(crate) prefix: S::F,
+}
+
+/// Hides the keys outside `limits`: their scores become -∞ whatever they were.
+#[inline(always)]
+pub(crate) fn apply<S: Isa>(s: S, strip: Strip<'_, S>, limits: Limits<S>) {
+    let hidden = s.splat(f32::NEG_INFINITY);
+    strip.map(
+        s,
+        #[inline(always)]
+        |score, key| {
+            let seen = s.select(s.less(key, limits.last), score, hidden);
+            let seen = s.select(s.less(key, limits.first), hidden, seen);
+            s.select(s.less(key, limits.prefix), score, seen)
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, key by key.
+    fn sees(v: &Visibility<'_>, shape: &Shape, batch: usize, row: usize, key: usize) -> bool {
+        let length = v.key_lengths.map_or(shape.kv_len, |l| l[batch]);
+        let position = row as i128
+            + match v.alignment {
+                Alignment::TopLeft => 0,
+                Alignment::BottomRight => length as i128 - shape.q_len as i128,
+                Alignment::Offset(offset) => offset.into(),
+            };
+        let near = v.left.is_none_or(|n| key as i128 >= position - n as i128)
+            && v.right.is_none_or(|n| key as i128 <= position + n as i128);
+        key < length && (near || v.prefix_lengths.is_some_and(|p| key < p[batch]))
+    }
+
+    #[test]
+    fn ranges_agree_with_the_definition() {
+        let shape = Shape { batch: 2, q_heads: 1, kv_heads: 1, q_len: 4, kv_len: 7, head_dim: 1, value_dim: 1 };
+        let reaches = [None, Some(0), Some(2), Some(usize::MAX)];
+        let offsets = [i64::MIN, -5, -1, 0, 3, 9, i64::MAX].map(Alignment::Offset);
+        for alignment in [Alignment::TopLeft, Alignment::BottomRight].into_iter().chain(offsets) {
+            for (left, right) in reaches.iter().flat_map(|&l| reaches.map(|r| (l, r))) {
+                for key_lengths in [None, Some(&[0, 5][..]), Some(&[7, 1])] {
+                    for prefix_lengths in [None, Some(&[0, 3][..]), Some(&[9, 7])] {
+                        let v = Visibility { alignment, left, right, key_lengths, prefix_lengths };
+                        for batch in 0..2 {
+                            check(&v, &shape, batch);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(v: &Visibility<'_>, shape: &Shape, batch: usize) {
+        let sequence = v.sequence(shape, batch);
+        let seen = |row: usize, key: usize| sequence.seen(row).contains(&key) || key < sequence.prefix;
+        for (row, key) in (0..4).flat_map(|row| (0..7).map(move |key| (row, key))) {
+            assert_eq!(seen(row, key), sees(v, shape, batch, row, key), "{v:?} {batch} {row} {key}");
+        }
+        for rows in [0..1, 0..4, 1..3, 3..4] {
+            for block in 1..8 {
+                let mut visited = [0; 7];
+                for keys in sequence.blocks(rows.clone(), block) {
+                    assert!(!keys.is_empty() && keys.start / block == (keys.end - 1) / block);
+                    keys.for_each(|key| visited[key] += 1);
+                }
+                for (key, &visits) in visited.iter().enumerate() {
+                    let any = rows.clone().any(|row| seen(row, key));
+                    assert!(visits <= 1 && (visits == 1 || !any), "{v:?} {rows:?} {block} {key}");
+                }
+            }
+            for block in [0..7, 0..3, 2..6, 6..7] {
+                let any: Vec<_> = block.clone().filter(|&key| rows.clone().any(|row| seen(row, key))).collect();
+                let range = sequence.seen_in(&rows, &block);
+                assert!(any.iter().all(|key| range.contains(key)), "{v:?} {rows:?} {block:?} {range:?}");
+                if sequence.prefix == 0 && let (Some(first), Some(last)) = (any.first(), any.last()) {
+                    assert_eq!(range, *first..last + 1);
+                }
+                let all = block.clone().all(|key| rows.clone().all(|row| seen(row, key)));
+                // Only a range that is partly prefix and partly window may be seen by all without being found so.
+                assert!(all || !sequence.all_see(&rows, &block), "{v:?} {rows:?} {block:?}");
+                assert!(sequence.prefix > 0 || all == sequence.all_see(&rows, &block), "{v:?} {rows:?} {block:?}");
+            }
+        }
+    }
+
+    extern crate std;
+    use std::vec::Vec;
+}

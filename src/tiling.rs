@@ -1,0 +1,239 @@
+//! The numbers of the kernels: tiles by level, and the scratch memory that follows from them.
+//!
+//! A tile of `keys` × `vecs` accumulators (or columns × vecs, in the value pass) wants the registers for them, for
+//! `vecs` operands and one broadcast; more accumulators spill. Enough independent sums must be in flight to hide
+//! the latency of a multiply-add: two a cycle of four cycles on the x86 cores that we know.
+//!
+//! | level | tile | registers | rows of a group | why |
+//! |---|---|---|---|---|
+//! | AVX-512 | 8 × 2 | 19 of 32 | 32 | 10 loads for 16 multiply-adds; 8 × 3 was no faster |
+//! | AVX2 | 6 × 2 | 15 of 16 | 16 | 4 × 3 spills |
+//! | NEON | 8 × 2 | 19 of 32 | 8 | as AVX-512 |
+//! | simd128 | 2 × 4 | 13 of 16 | 16 | what engines compile 12 accumulators to spills |
+//! | scalar | 4 × 4 | 21 of 32 | 4 | Cortex-M4F |
+
+use crate::isa::{LEVELS, Level};
+use crate::shape::Shape;
+
+/// The sizes of one level. Rows lie in lanes: a group of rows is `lanes · vecs` of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tile {
+    pub(crate) lanes: usize,
+    /// Vectors of rows in a group: the `VECS` of [`crate::isa::Isa::with_tile`].
+    pub(crate) vecs: usize,
+    /// Groups that share a block of K and V while it is in the nearest caches.
+    pub(crate) groups: usize,
+    /// Keys of a block.
+    pub(crate) block: usize,
+    /// Up to this many rows the few-rows kernel is faster.
+    pub(crate) few_rows: usize,
+    /// Keys of a block of the few-rows kernel; a multiple of `lanes`.
+    pub(crate) few_block: usize,
+}
+
+/// Rows that the few-rows kernel takes together: a vector of K serves so many.
+pub(crate) const FEW_TOGETHER: usize = 4;
+
+impl Tile {
+    pub(crate) const fn of(level: Level) -> Self {
+        match level.lanes() {
+            16 => Self { lanes: 16, vecs: 2, groups: 2, block: 64, few_rows: 12, few_block: 32 },
+            8 => Self { lanes: 8, vecs: 2, groups: 2, block: 64, few_rows: 8, few_block: 32 },
+            4 if cfg!(target_arch = "wasm32") => {
+                Self { lanes: 4, vecs: 4, groups: 2, block: 64, few_rows: 6, few_block: 32 }
+            }
+            4 => Self { lanes: 4, vecs: 2, groups: 4, block: 64, few_rows: 6, few_block: 32 },
+            _ => Self { lanes: 1, vecs: 4, groups: 1, block: 16, few_rows: 3, few_block: 16 },
+        }
+    }
+
+    /// Rows of a group.
+    pub(crate) const fn group_rows(&self) -> usize {
+        self.lanes * self.vecs
+    }
+
+    /// Rows of a work item of the many-rows kernel.
+    pub(crate) const fn item_rows(&self) -> usize {
+        self.group_rows() * self.groups
+    }
+}
+
+/// Which of the two kernels computes the rows that share a KV head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    /// Rows lie in lanes.
+    Many,
+    /// The head dimension lies in lanes.
+    Few,
+}
+
+impl Kernel {
+    pub(crate) const fn of(shape: &Shape, level: Level) -> Self {
+        if shape.shared_rows() <= Tile::of(level).few_rows { Self::Few } else { Self::Many }
+    }
+}
+
+/// How the keys and values of a call are stored, as far as scratch memory depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvStorage {
+    /// Both K and V are f32 and read in place.
+    F32,
+    /// At least one of them is narrower: a block of it at a time is widened in the scratch.
+    Narrow,
+}
+
+impl Shape {
+    /// The scratch that any call of this shape needs on this target, in f32 elements: at every level, for every
+    /// storage type, with every modifier; independent of `batch`, `kv_len` and the number of heads but for their
+    /// ratio. Saturates. [`Job::scratch_len`](crate::Job::scratch_len) is what one call needs.
+    ///
+    /// ```
+    /// const DECODE: gqa::Shape =
+    ///     gqa::Shape { batch: 1, q_heads: 9, kv_heads: 3, q_len: 1, kv_len: 4096, head_dim: 64, value_dim: 64 };
+    /// let mut scratch = [0.0f32; DECODE.scratch_len()];
+    /// # let _ = &mut scratch;
+    /// ```
+    #[must_use]
+    pub const fn scratch_len(&self) -> usize {
+        let mut len = 0;
+        let mut i = 0;
+        while i < LEVELS.len() {
+            let needed = self.scratch_len_at(LEVELS[i], KvStorage::Narrow);
+            if needed > len {
+                len = needed;
+            }
+            i += 1;
+        }
+        len
+    }
+
+    /// As [`scratch_len`](Self::scratch_len), for one level and storage.
+    #[must_use]
+    pub const fn scratch_len_at(&self, level: Level, storage: KvStorage) -> usize {
+        let sizes = match Kernel::of(self, level) {
+            Kernel::Many => many(self, level, storage, Tile::of(level).vecs).lens(),
+            Kernel::Few => few(self, level).lens(),
+        };
+        // To begin at a vector's boundary.
+        let mut len = level.lanes() - 1;
+        let mut i = 0;
+        while i < sizes.len() {
+            len = sizes[i].saturating_add(len);
+            i += 1;
+        }
+        len
+    }
+}
+
+/// Elements of each buffer of the many-rows kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Many {
+    /// Groups of rows in the item.
+    pub(crate) groups: usize,
+    /// Q of a group, transposed: `[head_dim][rows]`.
+    pub(crate) queries: usize,
+    /// Scores, then weights, of a group: `[block][rows]`.
+    pub(crate) weights: usize,
+    /// O of a group, transposed: `[value_dim][rows]`.
+    pub(crate) output: usize,
+    /// Maximum, sum and factor of a group's rows: `[3][rows]`.
+    pub(crate) state: usize,
+    /// A block of K or V widened: `[block][dim]`.
+    pub(crate) wide: usize,
+}
+
+impl Many {
+    /// Everything of all groups; each is a whole number of vectors but the last.
+    const fn lens(&self) -> [usize; 5] {
+        let groups = self.groups;
+        [
+            self.queries.saturating_mul(groups),
+            self.weights.saturating_mul(groups),
+            self.output.saturating_mul(groups),
+            self.state.saturating_mul(groups),
+            self.wide,
+        ]
+    }
+}
+
+/// With groups of `vecs` vectors, which is the tile's number or 1.
+pub(crate) const fn many(shape: &Shape, level: Level, storage: KvStorage, vecs: usize) -> Many {
+    let tile = Tile::of(level);
+    let rows = tile.lanes * vecs;
+    let needed = shape.shared_rows().div_ceil(rows);
+    let dim = if shape.head_dim > shape.value_dim { shape.head_dim } else { shape.value_dim };
+    Many {
+        groups: if needed < tile.groups { needed } else { tile.groups },
+        queries: shape.head_dim.saturating_mul(rows),
+        weights: tile.block * rows,
+        output: shape.value_dim.saturating_mul(rows),
+        state: 3 * rows,
+        wide: match storage {
+            KvStorage::F32 => 0,
+            KvStorage::Narrow => dim.saturating_mul(tile.block),
+        },
+    }
+}
+
+/// Elements of each buffer of the few-rows kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Few {
+    /// Q, padded to whole vectors: `[rows][head_dim]`, rows that go together interleaved by vectors.
+    pub(crate) queries: usize,
+    /// Scores, then weights: `[rows][block]`.
+    pub(crate) weights: usize,
+    /// O, padded to whole vectors: `[rows][value_dim]`.
+    pub(crate) output: usize,
+    /// Sums that wait to be reduced: `[rows together][lanes]` vectors.
+    pub(crate) sums: usize,
+    /// Maximum, sum and factor of each row: `[rows][3]`.
+    pub(crate) state: usize,
+}
+
+impl Few {
+    const fn lens(&self) -> [usize; 5] {
+        [self.queries, self.weights, self.output, self.sums, self.state]
+    }
+}
+
+pub(crate) const fn few(shape: &Shape, level: Level) -> Few {
+    let tile = Tile::of(level);
+    let rows = shape.shared_rows();
+    Few {
+        queries: rows.saturating_mul(padded(shape.head_dim, tile.lanes)),
+        weights: rows * tile.few_block,
+        output: rows.saturating_mul(padded(shape.value_dim, tile.lanes)),
+        sums: FEW_TOGETHER * tile.lanes * tile.lanes,
+        state: 3 * rows,
+    }
+}
+
+/// `dim` rounded up to whole vectors, saturating.
+pub(crate) const fn padded(dim: usize, lanes: usize) -> usize {
+    dim.div_ceil(lanes).saturating_mul(lanes)
+}
+
+/// Cuts buffers off the front of the scratch, the first at a vector's boundary.
+pub(crate) struct Carver<'a> {
+    rest: &'a mut [f32],
+}
+
+impl<'a> Carver<'a> {
+    pub(crate) fn new(scratch: &'a mut [f32], level: Level) -> Self {
+        let bytes = level.lanes() * size_of::<f32>();
+        let skip = match scratch.as_ptr().align_offset(bytes) {
+            // An interpreter may not tell: aligned access is faster, not required.
+            usize::MAX => 0,
+            skip => skip,
+        };
+        Self { rest: scratch.get_mut(skip..).unwrap_or_default() }
+    }
+
+    /// The next `len` elements; fewer if the scratch is too short, which its check excludes.
+    pub(crate) fn take(&mut self, len: usize) -> &'a mut [f32] {
+        let rest = core::mem::take(&mut self.rest);
+        let (taken, rest) = rest.split_at_mut_checked(len).unwrap_or_default();
+        self.rest = rest;
+        taken
+    }
+}

@@ -206,7 +206,9 @@ impl<'a> Attention<'a> {
         ] {
             let Some(lengths) = lengths else { continue };
             count(operand, lengths.len(), shape.batch)?;
-            if let Some((index, &had)) = lengths.iter().enumerate().find(|&(_, &length)| length > shape.kv_len) {
+            if let Some((index, &had)) =
+                lengths.iter().enumerate().find(|&(_, &length)| length > shape.kv_len)
+            {
                 return Err(Error::TooLong { operand, index, needed: shape.kv_len, had });
             }
         }

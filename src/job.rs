@@ -33,7 +33,12 @@ pub struct Job<'a, Q, K, V, O> {
 }
 
 /// Checks an output and makes the grid of its rows.
-fn grid<'a, T>(operand: Operand, view: ViewMut<'a, T>, shape: &Shape, dim: usize) -> Result<Grid<'a, T>, Error> {
+fn grid<'a, T>(
+    operand: Operand,
+    view: ViewMut<'a, T>,
+    shape: &Shape,
+    dim: usize,
+) -> Result<Grid<'a, T>, Error> {
     let extent = Extent::rows(operand, view.strides, [shape.batch, shape.q_heads, shape.q_len], dim);
     extent.check(view.data.len())?;
     extent.check_disjoint()?;
@@ -171,7 +176,10 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
     pub fn split_at(self, count: usize) -> (Self, Self) {
         let Self { job, tiles, item_rows, indices: Range { start, end } } = self;
         let middle = start + count.min(end - start);
-        (Self { job, tiles, item_rows, indices: start..middle }, Self { job, tiles, item_rows, indices: middle..end })
+        (
+            Self { job, tiles, item_rows, indices: start..middle },
+            Self { job, tiles, item_rows, indices: middle..end },
+        )
     }
 
     fn item(&self, index: usize) -> Item<'j, 'a, Q, K, V, O> {
@@ -180,8 +188,13 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
         let head = index / self.tiles;
         let first = tile * self.item_rows;
         let count = self.item_rows.min(self.job.shape.shared_rows() - first);
-        let place =
-            Place { batch: head / kv_heads, kv_head: head % kv_heads, group: self.job.shape.group(), first, count };
+        let place = Place {
+            batch: head / kv_heads,
+            kv_head: head % kv_heads,
+            group: self.job.shape.group(),
+            first,
+            count,
+        };
         Item { job: self.job, place }
     }
 }

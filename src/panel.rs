@@ -36,7 +36,11 @@ impl<'a, T> Panel<'a, T> {
     #[inline]
     pub(crate) fn part(&self, first: usize, rows: usize) -> Option<Self> {
         let inside = first.checked_add(rows).is_some_and(|last| last <= self.rows);
-        (inside && rows > 0).then(|| Self { data: self.data.get(first * self.stride..).unwrap_or_default(), rows, ..*self })
+        (inside && rows > 0).then(|| Self {
+            data: self.data.get(first * self.stride..).unwrap_or_default(),
+            rows,
+            ..*self
+        })
     }
 
     /// Row `index`, or the last one beyond it.
@@ -65,7 +69,7 @@ impl<'a, T> Panel<'a, T> {
         for (offset, row) in rows.iter_mut().enumerate() {
             *row = self.row(first + offset).as_ptr();
         }
-        Columns { rows, column: 0, cols: self.cols, data: PhantomData }
+        Columns { rows, cols: self.cols, data: PhantomData }
     }
 
     /// Row by row, the `COLS` numbers from column `first` on; `None` if the panel is narrower.
@@ -74,7 +78,12 @@ impl<'a, T> Panel<'a, T> {
         let inside = first.checked_add(COLS)? <= self.cols;
         // SAFETY: `first` ≤ `cols` ≤ `data.len()`.
         inside.then(|| unsafe {
-            Strips { next: self.data.as_ptr().add(first), stride: self.stride, rows: self.rows, data: PhantomData }
+            Strips {
+                first: self.data.as_ptr().add(first),
+                stride: self.stride,
+                rows: self.rows,
+                data: PhantomData,
+            }
         })
     }
 }
@@ -82,50 +91,57 @@ impl<'a, T> Panel<'a, T> {
 /// See [`Panel::columns`]. Invariant: each pointer begins a row of `cols` readable elements.
 pub(crate) struct Columns<'a, const ROWS: usize, T = f32> {
     rows: [*const T; ROWS],
-    column: usize,
     cols: usize,
     data: PhantomData<&'a [T]>,
 }
 
-impl<const ROWS: usize, T: Copy> Iterator for Columns<'_, ROWS, T> {
-    type Item = [T; ROWS];
-
+impl<const ROWS: usize, T: Copy> Columns<'_, ROWS, T> {
+    /// Each column.
     #[inline(always)]
-    fn next(&mut self) -> Option<[T; ROWS]> {
-        if self.column == self.cols {
-            return None;
+    pub(crate) fn each(self, mut each: impl FnMut([T; ROWS])) {
+        for column in 0..self.cols {
+            // SAFETY: `column` < `cols`, and each row has `cols` elements.
+            each(self.rows.map(
+                #[inline(always)]
+                |row| unsafe { *row.add(column) },
+            ));
         }
-        // SAFETY: `column` < `cols`, and each row has `cols` elements.
-        let items = self.rows.map(
-            #[inline(always)]
-            |row| unsafe { *row.add(self.column) },
-        );
-        self.column += 1;
-        Some(items)
+    }
+
+    /// Each column with the item of `with` beside it, until either ends: one loop, one counter.
+    #[inline(always)]
+    pub(crate) fn zip_each<U>(self, with: &[U], mut each: impl FnMut([T; ROWS], &U)) {
+        for (column, item) in with.iter().take(self.cols).enumerate() {
+            // SAFETY: `column` < `cols`, and each row has `cols` elements.
+            let numbers = self.rows.map(
+                #[inline(always)]
+                |row| unsafe { *row.add(column) },
+            );
+            each(numbers, item);
+        }
     }
 }
 
-/// See [`Panel::strips`]. Invariant: `rows` more strips of `COLS` elements, `stride` apart, begin at `next`.
+/// See [`Panel::strips`]. Invariant: `rows` strips of `COLS` elements, `stride` apart, begin at `first`.
 pub(crate) struct Strips<'a, const COLS: usize, T = f32> {
-    next: *const T,
+    first: *const T,
     stride: usize,
     rows: usize,
     data: PhantomData<&'a [T]>,
 }
 
-impl<'a, const COLS: usize, T> Iterator for Strips<'a, COLS, T> {
-    type Item = &'a [T; COLS];
-
+impl<'a, const COLS: usize, T> Strips<'a, COLS, T> {
+    /// Each strip with the item of `with` beside it, until either ends: one loop, one counter.
     #[inline(always)]
-    fn next(&mut self) -> Option<&'a [T; COLS]> {
-        if self.rows == 0 {
-            return None;
+    pub(crate) fn zip_each<U>(self, with: &[U], mut each: impl FnMut(&'a [T; COLS], &U)) {
+        let mut next = self.first;
+        for item in with.iter().take(self.rows) {
+            // SAFETY: at most `rows` strips are read, the next one `stride` after the one before.
+            let strip = unsafe { &*next.cast::<[T; COLS]>() };
+            // Past the last strip the pointer may leave the data, where it is not read.
+            next = next.wrapping_add(self.stride);
+            each(strip, item);
         }
-        // SAFETY: there is a strip at `next` while `rows` > 0.
-        let strip = unsafe { &*self.next.cast::<[T; COLS]>() };
-        self.rows -= 1;
-        self.next = self.next.wrapping_add(self.stride);
-        Some(strip)
     }
 }
 
@@ -227,7 +243,8 @@ impl<T> RowsMut<'_, T> {
             return &mut [];
         }
         let (head, position) = self.place.head_and_position(index);
-        let at = self.place.batch * self.strides.batch + head * self.strides.head + position * self.strides.row;
+        let at =
+            self.place.batch * self.strides.batch + head * self.strides.head + position * self.strides.row;
         // SAFETY: the row lies inside the borrowed slice by the grid's invariant, and is this value's alone.
         unsafe { slice::from_raw_parts_mut(self.data.add(at), self.dim) }
     }
@@ -236,6 +253,7 @@ impl<T> RowsMut<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec::Vec;
 
     #[test]
     fn a_panel_is_refused_when_it_leaves_its_data() {
@@ -247,7 +265,9 @@ mod tests {
         assert!(Panel::new(&data, 1, 1, 0).is_none());
         assert!(Panel::new(&data, usize::MAX, 2, 2).is_none());
         let panel = Panel::new(&data, 7, 3, 6).unwrap();
-        assert!(panel.part(2, 1).is_some() && panel.part(2, 2).is_none() && panel.part(usize::MAX, 2).is_none());
+        assert!(
+            panel.part(2, 1).is_some() && panel.part(2, 2).is_none() && panel.part(usize::MAX, 2).is_none()
+        );
         assert!(panel.strips::<6>(0).is_some() && panel.strips::<6>(1).is_none());
     }
 
@@ -255,14 +275,14 @@ mod tests {
     fn columns_and_strips_walk_the_rows() {
         let data: [f32; 20] = core::array::from_fn(|i| i as f32);
         let panel = Panel::new(&data, 7, 3, 4).unwrap();
-        let mut columns = panel.columns::<2>(1);
-        assert_eq!(columns.next(), Some([7.0, 14.0]));
-        assert_eq!(columns.last(), Some([10.0, 17.0]));
+        let mut seen = Vec::new();
         // Rows past the last one repeat it.
-        assert_eq!(panel.columns::<3>(1).next(), Some([7.0, 14.0, 14.0]));
-        let mut strips = panel.strips::<2>(1).unwrap();
-        assert_eq!(strips.next(), Some(&[1.0, 2.0]));
-        assert_eq!(strips.last(), Some(&[15.0, 16.0]));
+        panel.columns::<3>(1).zip_each(&[0, 1, 2, 3, 4], |numbers, &item| seen.push((numbers, item)));
+        assert_eq!(seen.len(), 4);
+        assert_eq!((seen[0], seen[3]), (([7.0, 14.0, 14.0], 0), ([10.0, 17.0, 17.0], 3)));
+        let mut seen = Vec::new();
+        panel.strips::<2>(1).unwrap().zip_each(&[0, 1, 2, 3], |strip, &item| seen.push((*strip, item)));
+        assert_eq!(seen, [([1.0, 2.0], 0), ([8.0, 9.0], 1), ([15.0, 16.0], 2)]);
         assert_eq!(panel.iter().count(), 3);
     }
 }

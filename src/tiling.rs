@@ -4,23 +4,26 @@
 //! `vecs` operands and one broadcast; more accumulators spill. Enough independent sums must be in flight to hide
 //! the latency of a multiply-add: two a cycle of four cycles on the x86 cores that we know.
 //!
-//! | level | tile | registers | rows of a group | why |
-//! |---|---|---|---|---|
-//! | AVX-512 | 8 × 2 | 19 of 32 | 32 | 10 loads for 16 multiply-adds; 8 × 3 was no faster |
-//! | AVX2 | 6 × 2 | 15 of 16 | 16 | 4 × 3 spills |
-//! | NEON | 8 × 2 | 19 of 32 | 8 | as AVX-512 |
-//! | simd128 | 2 × 4 | 13 of 16 | 16 | what engines compile 12 accumulators to spills |
-//! | scalar | 4 × 4 | 21 of 32 | 4 | Cortex-M4F |
+//! | level | tiles | registers | why |
+//! |---|---|---|---|
+//! | AVX-512 | 6 × 4, 12 × 2, 12 × 1 | 29 of 32 | 6 × 4 has 10 loads for 24 multiply-adds: 90 % of the peak where 8 × 2 has 80 % (two FMA and two load ports), the same where one FMA port is the limit |
+//! | AVX2 | 6 × 2, 8 × 1 | 15 of 16 | 4 × 3 and 3 × 4 spill: 64 % of the peak where 6 × 2 has 93 % |
+//! | NEON | 6 × 4, 8 × 2, 8 × 1 | 29 of 32 | as AVX-512 |
+//! | simd128 | 2 × 4, 4 × 1 | 13 of 16 | engines compile 12 accumulators to spills |
+//! | scalar | 4 × 4, 4 × 1 | 21 of 32 | Cortex-M4F |
 
 use crate::isa::{LEVELS, Level};
 use crate::shape::Shape;
 
-/// The sizes of one level. Rows lie in lanes: a group of rows is `lanes · vecs` of them.
+/// The sizes of one level. Rows lie in lanes: a group of rows is `lanes · vecs` of them, or fewer vectors for a
+/// work item of few rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile {
     pub(crate) lanes: usize,
-    /// Vectors of rows in a group: the `VECS` of [`crate::isa::Isa::with_tile`].
+    /// Vectors of rows in a group: the greatest `VECS` of [`crate::isa::Isa::with_tile`].
     pub(crate) vecs: usize,
+    /// The next smaller number of vectors that has a tile.
+    pub(crate) half: usize,
     /// Groups that share a block of K and V while it is in the nearest caches.
     pub(crate) groups: usize,
     /// Keys of a block.
@@ -37,13 +40,24 @@ pub(crate) const FEW_TOGETHER: usize = 4;
 impl Tile {
     pub(crate) const fn of(level: Level) -> Self {
         match level.lanes() {
-            16 => Self { lanes: 16, vecs: 2, groups: 2, block: 64, few_rows: 12, few_block: 32 },
-            8 => Self { lanes: 8, vecs: 2, groups: 2, block: 64, few_rows: 8, few_block: 32 },
+            16 => Self { lanes: 16, vecs: 4, half: 2, groups: 1, block: 96, few_rows: 12, few_block: 32 },
+            8 => Self { lanes: 8, vecs: 2, half: 1, groups: 2, block: 64, few_rows: 8, few_block: 32 },
             4 if cfg!(target_arch = "wasm32") => {
-                Self { lanes: 4, vecs: 4, groups: 2, block: 64, few_rows: 6, few_block: 32 }
+                Self { lanes: 4, vecs: 4, half: 1, groups: 2, block: 64, few_rows: 6, few_block: 32 }
             }
-            4 => Self { lanes: 4, vecs: 2, groups: 4, block: 64, few_rows: 6, few_block: 32 },
-            _ => Self { lanes: 1, vecs: 4, groups: 1, block: 16, few_rows: 3, few_block: 16 },
+            4 => Self { lanes: 4, vecs: 4, half: 2, groups: 2, block: 64, few_rows: 6, few_block: 32 },
+            _ => Self { lanes: 1, vecs: 4, half: 1, groups: 1, block: 16, few_rows: 3, few_block: 16 },
+        }
+    }
+
+    /// Vectors of the groups of a work item of so many rows.
+    pub(crate) const fn vecs_for(&self, rows: usize) -> usize {
+        if rows <= self.lanes {
+            1
+        } else if rows <= self.lanes * self.half {
+            self.half
+        } else {
+            self.vecs
         }
     }
 

@@ -36,8 +36,12 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
-    fn with_tile(self, op: impl TileOp) {
-        op.run::<8, 2>();
+    fn with_tile(self, vecs: usize, op: impl TileOp) {
+        match vecs {
+            4 => op.run::<6, 4>(),
+            2 => op.run::<8, 2>(),
+            _ => op.run::<8, 1>(),
+        }
     }
 
     #[inline(always)]

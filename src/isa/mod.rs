@@ -47,8 +47,9 @@ pub trait Isa: Copy {
     /// Runs `f`, which must be `#[inline(always)]`, compiled for this instruction set.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
 
-    /// Runs `op` with the accumulators that the registers hold: the tile that [`crate::tiling`] gives the reasons for.
-    fn with_tile(self, op: impl TileOp);
+    /// Runs `op` with the accumulators that the registers hold, for `vecs` vectors of rows:
+    /// the tiles that [`crate::tiling`] lists and gives the reasons for.
+    fn with_tile(self, vecs: usize, op: impl TileOp);
 
     /// The whole vectors of a slice.
     #[inline(always)]
@@ -180,10 +181,10 @@ pub trait Isa: Copy {
     /// The first `LANES` bfloat16 numbers (as bits), widened; 0 if there are fewer.
     fn widen_bf16(self, bits: &[u16]) -> Self::F;
 
-    /// Asks for the cache line at `at`, which need not be readable.
+    /// Asks for the cache lines of a row.
     #[inline(always)]
-    fn prefetch<T>(self, at: &[T], index: usize) {
-        let _ = (at, index);
+    fn prefetch(self, row: &[f32]) {
+        let _ = row;
     }
 }
 
@@ -211,7 +212,9 @@ fn widen_f16_bits<S: Isa>(isa: S, bits: S::U) -> S::F {
 #[inline(always)]
 pub(crate) fn transpose<S: Isa>(s: S, square: &mut [S::F]) {
     let mut buffer = [s.zero(); MAX_LANES];
-    let (Some(buffer), Some(square)) = (buffer.get_mut(..S::LANES), square.get_mut(..S::LANES)) else { return };
+    let (Some(buffer), Some(square)) = (buffer.get_mut(..S::LANES), square.get_mut(..S::LANES)) else {
+        return;
+    };
     let mut round = 1;
     while round < S::LANES {
         let (low, high) = square.split_at(S::LANES / 2);
@@ -239,4 +242,118 @@ pub(crate) fn sum_each<S: Isa>(s: S, vectors: &mut [S::F]) -> S::F {
         }
     }
     vectors.first().copied().unwrap_or(s.zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::{bf16, f16};
+    use std::vec::Vec;
+
+    fn lanes<S: Isa>(s: S, x: S::F) -> Vec<f32> {
+        let mut buffer = [0.0; MAX_LANES];
+        s.vectors_mut(&mut buffer)[0] = x;
+        buffer[..S::LANES].to_vec()
+    }
+
+    fn from<S: Isa>(s: S, lane: impl Fn(usize) -> f32) -> S::F {
+        let buffer: [f32; MAX_LANES] = core::array::from_fn(lane);
+        s.vectors(&buffer)[0]
+    }
+
+    /// Runs a test at every level of the machine.
+    fn at_every_level(op: impl Op + Copy) {
+        Level::available().for_each(|level| level.dispatch(op));
+    }
+
+    #[derive(Clone, Copy)]
+    struct Shuffles;
+
+    impl Op for Shuffles {
+        fn run<S: Isa>(self, s: S) {
+            let n = S::LANES;
+            let mut square = [s.zero(); MAX_LANES];
+            for (row, to) in square.iter_mut().enumerate().take(n) {
+                *to = from(s, |lane| (row * n + lane) as f32);
+            }
+            let mut sums = square;
+            transpose(s, &mut square);
+            for (row, &x) in square.iter().enumerate().take(n) {
+                let want: Vec<f32> = (0..n).map(|lane| (lane * n + row) as f32).collect();
+                assert_eq!(lanes(s, x), want, "{}", S::LEVEL);
+            }
+            let want: Vec<f32> = (0..n).map(|row| (0..n).map(|lane| (row * n + lane) as f32).sum()).collect();
+            assert_eq!(lanes(s, sum_each(s, &mut sums)), want, "{}", S::LEVEL);
+        }
+    }
+
+    #[test]
+    fn vectors_are_transposed_and_summed_lane_by_lane() {
+        at_every_level(Shuffles);
+    }
+
+    #[derive(Clone, Copy)]
+    struct Comparisons;
+
+    impl Op for Comparisons {
+        fn run<S: Isa>(self, s: S) {
+            let numbers = [1.0, -1.0, 0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+            for (a, b) in numbers.iter().flat_map(|&a| numbers.map(|b| (a, b))) {
+                let (x, y) = (s.splat(a), s.splat(b));
+                let max = lanes(s, s.max(x, y))[0];
+                let want = if b < a { a } else { b };
+                assert!(max == want || max.is_nan() && want.is_nan(), "{}: max({a}, {b}) = {max}", S::LEVEL);
+                let one = |mask: S::M| lanes(s, s.select(mask, s.splat(1.0), s.zero()))[0] == 1.0;
+                assert_eq!(one(s.less(x, y)), a < b, "{}: {a} < {b}", S::LEVEL);
+                assert_eq!(one(s.equal(x, y)), a == b, "{}: {a} = {b}", S::LEVEL);
+                let signed = lanes(s, s.copy_sign(s.abs(x), y))[0];
+                assert_eq!(signed.is_sign_negative(), b.is_sign_negative(), "{}: {a} {b}", S::LEVEL);
+            }
+        }
+    }
+
+    #[test]
+    fn comparisons_are_the_same_at_every_level() {
+        at_every_level(Comparisons);
+    }
+
+    #[derive(Clone, Copy)]
+    struct Widening;
+
+    impl Op for Widening {
+        fn run<S: Isa>(self, s: S) {
+            let step = if cfg!(miri) { 257 } else { 1 };
+            for bits in (0..=u16::MAX).step_by(step) {
+                let same =
+                    |got: f32, want: f32| got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
+                let half = lanes(s, s.widen_f16(&[bits; MAX_LANES]));
+                assert!(
+                    half.iter().all(|&x| same(x, f16::from_bits(bits).to_f32())),
+                    "{} {bits:#x}",
+                    S::LEVEL
+                );
+                let brain = lanes(s, s.widen_bf16(&[bits; MAX_LANES]));
+                assert!(
+                    brain.iter().all(|&x| same(x, bf16::from_bits(bits).to_f32())),
+                    "{} {bits:#x}",
+                    S::LEVEL
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_half_is_widened_exactly() {
+        at_every_level(Widening);
+    }
+
+    #[test]
+    fn levels_have_names_and_lanes() {
+        for level in Level::available() {
+            assert_eq!(Level::named(level.name()), Some(level));
+            assert_eq!(std::format!("{level:>12}").trim(), level.name());
+            assert!(level <= Level::detect() && [1, 4, 8, 16].contains(&level.lanes()));
+        }
+        assert_eq!(Level::named("none"), None);
+    }
 }

@@ -24,8 +24,11 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    fn with_tile(self, op: impl TileOp) {
-        op.run::<4, 4>();
+    fn with_tile(self, vecs: usize, op: impl TileOp) {
+        match vecs {
+            4 => op.run::<4, 4>(),
+            _ => op.run::<4, 1>(),
+        }
     }
 
     /// Never fused: `fma` is a call on a core that lacks it, and two numbers would depend on which.

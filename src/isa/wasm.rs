@@ -41,17 +41,17 @@ macro_rules! isa {
             }
 
             #[inline(always)]
-            fn with_tile(self, op: impl TileOp) {
-                op.run::<2, 4>();
+            fn with_tile(self, vecs: usize, op: impl TileOp) {
+                match vecs {
+                    4 => op.run::<2, 4>(),
+                    _ => op.run::<4, 1>(),
+                }
             }
 
             #[inline(always)]
             fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F) {
                 let (a, b): (v128, v128) = (cast(a), cast(b));
-                (
-                    cast(i32x4_shuffle::<0, 4, 1, 5>(a, b)),
-                    cast(i32x4_shuffle::<2, 6, 3, 7>(a, b)),
-                )
+                (cast(i32x4_shuffle::<0, 4, 1, 5>(a, b)), cast(i32x4_shuffle::<2, 6, 3, 7>(a, b)))
             }
 
             #[inline(always)]
@@ -71,4 +71,10 @@ macro_rules! isa {
 
 isa!(Simd128, pulp::wasm::Simd128, Level::SIMD128, simd128, "simd128: multiply, then add.");
 #[cfg(target_feature = "relaxed-simd")]
-isa!(RelaxedSimd, pulp::wasm::RelaxedSimd, Level::RELAXED_SIMD, relaxed_simd, "relaxed SIMD: fused where the host is.");
+isa!(
+    RelaxedSimd,
+    pulp::wasm::RelaxedSimd,
+    Level::RELAXED_SIMD,
+    relaxed_simd,
+    "relaxed SIMD: fused where the host is."
+);

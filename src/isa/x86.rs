@@ -1,6 +1,9 @@
 //! AVX2 (with FMA and F16C) and AVX-512 (F, BW, CD, DQ, VL).
 #![allow(unsafe_code, reason = "intrinsics, and tokens made from the proof that a `Level` is")]
-#![allow(unused_unsafe, reason = "what needs `unsafe` depends on the Rust version and on the features enabled by flags")]
+#![allow(
+    unused_unsafe,
+    reason = "what needs `unsafe` depends on the Rust version and on the features enabled by flags"
+)]
 
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -12,7 +15,12 @@ use pulp::{Simd, cast};
 
 pulp::simd_type!({
     /// What pulp's V3 lists, and the half-precision conversions.
-    #[allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, reason = "written by pulp's macro")]
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::undocumented_unsafe_blocks,
+        reason = "written by pulp's macro"
+    )]
     pub(super) struct V3F16c {
         sse: f!("sse"),
         sse2: f!("sse2"),
@@ -89,8 +97,11 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn with_tile(self, op: impl TileOp) {
-        op.run::<6, 2>();
+    fn with_tile(self, vecs: usize, op: impl TileOp) {
+        match vecs {
+            2 => op.run::<6, 2>(),
+            _ => op.run::<8, 1>(),
+        }
     }
 
     #[inline(always)]
@@ -125,8 +136,8 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, at: &[T], index: usize) {
-        prefetch(at, index);
+    fn prefetch(self, row: &[f32]) {
+        prefetch(row);
     }
 }
 
@@ -161,8 +172,12 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn with_tile(self, op: impl TileOp) {
-        op.run::<8, 2>();
+    fn with_tile(self, vecs: usize, op: impl TileOp) {
+        match vecs {
+            4 => op.run::<6, 4>(),
+            2 => op.run::<12, 2>(),
+            _ => op.run::<12, 1>(),
+        }
     }
 
     #[inline(always)]
@@ -210,13 +225,16 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, at: &[T], index: usize) {
-        prefetch(at, index);
+    fn prefetch(self, row: &[f32]) {
+        prefetch(row);
     }
 }
 
 #[inline(always)]
-fn prefetch<T>(at: &[T], index: usize) {
-    // SAFETY: a prefetch never faults, whatever the address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().wrapping_add(index).cast()) }
+fn prefetch(row: &[f32]) {
+    const LINE: usize = 64 / size_of::<f32>();
+    for line in row.chunks(LINE) {
+        // SAFETY: a prefetch never faults, and the address is inside a slice anyway.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
 }

@@ -13,9 +13,9 @@
 
 use core::ops::Range;
 
+use super::Task;
 use super::softmax::{Total, safe_maximum, weigh};
 use super::values::is_finite;
-use super::Task;
 use crate::element::{Element, load_part, store};
 use crate::isa::{Isa, sum_each};
 use crate::panel::Panel;
@@ -26,7 +26,10 @@ use crate::tiling::{Carver, FEW_TOGETHER, Tile, few, padded};
 const STRIP: usize = 8;
 
 #[inline(always)]
-pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(s: S, mut task: Task<'_, Q, K, V, O>) {
+pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
+    s: S,
+    mut task: Task<'_, Q, K, V, O>,
+) {
     let length = Tile::of(S::LEVEL).few_block;
     let sizes = few(task.shape, S::LEVEL);
     let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
@@ -48,7 +51,9 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(s: S, 
         // What this adds in front is hidden, or the block would begin there.
         let keys = keys.start / S::LANES * S::LANES..keys.end;
         let Some((k, v)) = dims else { break };
-        let (Some(k), Some(v)) = (k.part(keys.start, keys.len()), v.part(keys.start, keys.len())) else { break };
+        let (Some(k), Some(v)) = (k.part(keys.start, keys.len()), v.part(keys.start, keys.len())) else {
+            break;
+        };
         products(s, k, queries, weights, sums, length, count);
         let hiding = if !scoring.hides(&positions, &keys) {
             Hiding::Nothing
@@ -157,7 +162,9 @@ fn dot<S: Isa, K: Element, const ROWS: usize>(
                     *product = s.mul_add(from, query, *product);
                 }
             }
-            if !tail.is_empty() && let Some(queries) = queries.next() {
+            if !tail.is_empty()
+                && let Some(queries) = queries.next()
+            {
                 let from = load_part(s, tail);
                 for (product, &query) in products.iter_mut().zip(queries) {
                     *product = s.mul_add(from, query, *product);
@@ -169,7 +176,8 @@ fn dot<S: Isa, K: Element, const ROWS: usize>(
                 }
             }
         }
-        for (sums, scores) in sums.chunks_exact_mut(S::LANES).zip(scores.chunks_exact_mut(length)).take(ROWS) {
+        for (sums, scores) in sums.chunks_exact_mut(S::LANES).zip(scores.chunks_exact_mut(length)).take(ROWS)
+        {
             let scores = scores.get_mut(key..).unwrap_or_default();
             if let Some(score) = s.vectors_mut(scores).first_mut() {
                 *score = sum_each(s, sums);
@@ -267,7 +275,8 @@ fn pass<S: Isa, V: Element, const ROWS: usize>(
 ) {
     let dim = values.row(0).len();
     let Some(weights) = Panel::new(weights, length, ROWS, values.rows()) else { return };
-    let strip = Strip { s, values, weights, factors, marked: hiding == Hiding::Marked, width: padded(dim, S::LANES) };
+    let strip =
+        Strip { s, values, weights, factors, marked: hiding == Hiding::Marked, width: padded(dim, S::LANES) };
     let mut column = 0;
     while column + STRIP * S::LANES <= dim {
         strip.accumulate::<STRIP>(column, output, false);
@@ -302,31 +311,38 @@ impl<S: Isa, V: Element, const ROWS: usize> Strip<'_, S, V, ROWS> {
     fn accumulate<const VECS: usize>(&self, column: usize, output: &mut [f32], part: bool) {
         let s = self.s;
         let mut sums = [[s.zero(); VECS]; ROWS];
-        for ((sums, output), factor) in sums.iter_mut().zip(output.chunks_exact(self.width)).zip(self.factors) {
+        for ((sums, output), factor) in sums.iter_mut().zip(output.chunks_exact(self.width)).zip(self.factors)
+        {
             let output = s.vectors(output.get(column..).unwrap_or_default());
             for (sum, &output) in sums.iter_mut().zip(output) {
                 *sum = s.mul(output, s.splat(factor));
             }
         }
-        for (row, weights) in self.values.iter().zip(self.weights.columns::<ROWS>(0)) {
-            let mut values = [s.zero(); VECS];
-            if part {
-                values[0] = load_part(s, row.get(column..).unwrap_or_default());
-            } else if let Some(row) = row.get(column..).and_then(|row| row.get(..VECS * S::LANES)) {
-                for (value, from) in values.iter_mut().zip(row.chunks_exact(S::LANES)) {
-                    *value = V::load(s, from);
+        let mut key = 0;
+        self.weights.columns::<ROWS>(0).each(
+            #[inline(always)]
+            |weights| {
+                let row = self.values.row(key);
+                key += 1;
+                let mut values = [s.zero(); VECS];
+                if part {
+                    values[0] = load_part(s, row.get(column..).unwrap_or_default());
+                } else if let Some(row) = row.get(column..).and_then(|row| row.get(..VECS * S::LANES)) {
+                    for (value, from) in values.iter_mut().zip(row.chunks_exact(S::LANES)) {
+                        *value = V::load(s, from);
+                    }
                 }
-            }
-            for (sums, weight) in sums.iter_mut().zip(weights) {
-                if self.marked && weight < 0.0 {
-                    continue;
+                for (sums, weight) in sums.iter_mut().zip(weights) {
+                    if self.marked && weight < 0.0 {
+                        continue;
+                    }
+                    let weight = s.splat(weight);
+                    for (sum, &value) in sums.iter_mut().zip(&values) {
+                        *sum = s.mul_add(weight, value, *sum);
+                    }
                 }
-                let weight = s.splat(weight);
-                for (sum, &value) in sums.iter_mut().zip(&values) {
-                    *sum = s.mul_add(weight, value, *sum);
-                }
-            }
-        }
+            },
+        );
         for (sums, output) in sums.iter().zip(output.chunks_exact_mut(self.width)) {
             let output = s.vectors_mut(output.get_mut(column..).unwrap_or_default());
             for (output, &sum) in output.iter_mut().zip(sums) {

@@ -22,18 +22,6 @@ use crate::isa::{Isa, MAX_LANES, transpose};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, Many, Tile, many};
 
-#[inline(always)]
-pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element, const KEYS: usize, const VECS: usize>(
-    s: S,
-    task: Task<'_, Q, K, V, O>,
-) {
-    if task.place.count <= S::LANES {
-        pass::<S, Q, K, V, O, KEYS, 1>(s, task);
-    } else {
-        pass::<S, Q, K, V, O, KEYS, VECS>(s, task);
-    }
-}
-
 /// Groups of an item at most, at any level.
 const MAX_GROUPS: usize = 4;
 
@@ -52,7 +40,15 @@ struct Group<'a> {
 }
 
 #[inline(always)]
-fn pass<S: Isa, Q: Element, K: Element, V: Element, O: Element, const KEYS: usize, const VECS: usize>(
+pub(super) fn run<
+    S: Isa,
+    Q: Element,
+    K: Element,
+    V: Element,
+    O: Element,
+    const KEYS: usize,
+    const VECS: usize,
+>(
     s: S,
     mut task: Task<'_, Q, K, V, O>,
 ) {
@@ -89,10 +85,11 @@ fn pass<S: Isa, Q: Element, K: Element, V: Element, O: Element, const KEYS: usiz
                 (false, false) => scoring.sequence.seen_in(&group.positions, &block),
             };
         }
+        let mut ahead = if V::WIDENS { None } else { V::widen(s, values, &mut []) };
         if let Some(keys) = K::widen(s, keys, wide) {
             for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
                 if let Some(keys) = keys.part(group.keys.start - block.start, group.keys.len()) {
-                    scores::products::<S, KEYS, VECS>(s, keys, group.queries, group.weights);
+                    scores::products::<S, KEYS, VECS>(s, keys, group.queries, group.weights, ahead.take());
                 }
             }
         }
@@ -111,7 +108,12 @@ fn pass<S: Isa, Q: Element, K: Element, V: Element, O: Element, const KEYS: usiz
             group.update::<S, VECS>(s, hiding);
             if let Some(values) = values.part(group.keys.start - block.start, group.keys.len()) {
                 let factor = group.state.get(2 * S::LANES * VECS..).unwrap_or_default();
-                values::accumulate::<S, KEYS, VECS>(s, values, group.weights, factor, group.output, hiding);
+                let (weights, output) = (&*group.weights, &mut *group.output);
+                if hiding == Hiding::Marked {
+                    values::accumulate::<S, KEYS, VECS, true>(s, values, weights, factor, output);
+                } else {
+                    values::accumulate::<S, KEYS, VECS, false>(s, values, weights, factor, output);
+                }
             }
         }
     }
@@ -173,7 +175,10 @@ impl<'a> Group<'a> {
                 for (lane, to) in square.iter_mut().take(S::LANES).enumerate() {
                     let row = task.query(self.rows.start + v * S::LANES + lane);
                     let from = row.get(chunk * S::LANES..).unwrap_or_default();
-                    *to = s.mul(scale, if from.len() < S::LANES { load_part(s, from) } else { Q::load(s, from) });
+                    *to = s.mul(
+                        scale,
+                        if from.len() < S::LANES { load_part(s, from) } else { Q::load(s, from) },
+                    );
                 }
                 transpose(s, &mut square);
                 for (to, &from) in to.iter_mut().zip(&square) {
@@ -234,7 +239,11 @@ impl<'a> Group<'a> {
                 }
                 transpose(s, &mut square);
                 for (lane, &from) in square.iter().take(lanes).enumerate() {
-                    store(s, from, task.out.row(first + lane).get_mut(chunk * S::LANES..).unwrap_or_default());
+                    store(
+                        s,
+                        from,
+                        task.out.row(first + lane).get_mut(chunk * S::LANES..).unwrap_or_default(),
+                    );
                 }
             }
             task.report(s, first..first + lanes, &total);

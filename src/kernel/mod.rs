@@ -31,7 +31,7 @@ use crate::score::Modifiers;
 use crate::score::block::{Inspection, Scoring, Stage};
 use crate::score::visibility::Sequence;
 use crate::shape::Shape;
-use crate::tiling::{Kernel, KvStorage};
+use crate::tiling::{Kernel, KvStorage, Tile};
 use crate::view::View;
 
 /// One work item as a kernel sees it.
@@ -54,7 +54,10 @@ impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O>
         self.prefill_inspection();
         match Kernel::of(self.shape, S::LEVEL) {
             Kernel::Few => few::run(s, self),
-            Kernel::Many => s.with_tile(ManyRows { s, task: self }),
+            Kernel::Many => {
+                let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
+                s.with_tile(vecs, ManyRows { s, task: self });
+            }
         }
     }
 }
@@ -85,7 +88,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
     fn query(&self, index: usize) -> &'a [Q] {
         let (head, position) = self.place.head_and_position(index);
         let rows = self.q.head(self.place.batch, head);
-        rows.get(position * self.q.strides.row..).and_then(|row| row.get(..self.shape.head_dim)).unwrap_or_default()
+        rows.get(position * self.q.strides.row..)
+            .and_then(|row| row.get(..self.shape.head_dim))
+            .unwrap_or_default()
     }
 
     fn keys(&self) -> Option<Panel<'a, K>> {

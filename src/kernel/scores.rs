@@ -10,17 +10,26 @@
 //! `[head_dim][VECS]` vectors. Nothing depends on the dimension being a multiple of anything, and every score is one
 //! chain of multiply-adds in the order of `j`.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over indices unroll early enough to leave tiles in registers"
+)]
+
 use crate::isa::Isa;
 use crate::panel::Panel;
 
 /// `scores[key][row] = Σ_j keys[key][j] · queries[j][row]`: `queries` is `[head_dim][VECS]` vectors, `scores`
 /// `[keys][VECS]` at least. Compiled once for each level.
+///
+/// `ahead` is what the value pass will read column by column, an order that no hardware prefetcher follows: its rows
+/// are asked for here, as many as keys are taken.
 #[inline(never)]
 pub(super) fn products<S: Isa, const KEYS: usize, const VECS: usize>(
     s: S,
     keys: Panel<'_>,
     queries: &[f32],
     scores: &mut [f32],
+    ahead: Option<Panel<'_>>,
 ) {
     s.vectorize(
         #[inline(always)]
@@ -29,16 +38,25 @@ pub(super) fn products<S: Isa, const KEYS: usize, const VECS: usize>(
             let scores = s.vectors_mut(scores).as_chunks_mut::<VECS>().0;
             let scores = scores.get_mut(..keys.rows()).unwrap_or_default();
             for (tile, scores) in scores.chunks_mut(KEYS).enumerate() {
-                let mut sums = [[s.zero(); VECS]; KEYS];
-                // The rows past the last key repeat it: computed, and not stored.
-                for (key, query) in keys.columns::<KEYS>(tile * KEYS).zip(queries) {
-                    for (sums, key) in sums.iter_mut().zip(key) {
-                        let key = s.splat(key);
-                        for (sum, &query) in sums.iter_mut().zip(query) {
-                            *sum = s.mul_add(key, query, *sum);
-                        }
+                if let Some(ahead) = ahead {
+                    for row in tile * KEYS..ahead.rows().min((tile + 1) * KEYS) {
+                        s.prefetch(ahead.row(row));
                     }
                 }
+                let mut sums = [[s.zero(); VECS]; KEYS];
+                // The rows past the last key repeat it: computed, and not stored.
+                keys.columns::<KEYS>(tile * KEYS).zip_each(
+                    queries,
+                    #[inline(always)]
+                    |keys, query| {
+                        for k in 0..KEYS {
+                            let key = s.splat(keys[k]);
+                            for v in 0..VECS {
+                                sums[k][v] = s.mul_add(key, query[v], sums[k][v]);
+                            }
+                        }
+                    },
+                );
                 for (to, sums) in scores.iter_mut().zip(sums) {
                     *to = sums;
                 }

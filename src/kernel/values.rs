@@ -10,21 +10,24 @@
 //! The rescaling rides on loading the accumulators. Where a hidden key's value is not finite, 0 times it would be
 //! NaN: then the weights of hidden keys carry a mark (-1) and the sum is selected instead.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over indices unroll early enough to leave tiles in registers"
+)]
+
 use crate::element::{Element, load_part};
 use crate::isa::Isa;
 use crate::panel::Panel;
-use crate::score::block::Hiding;
 
 /// `output[c][row] = factor[row] · output[c][row] + Σ_key values[key][c] · weights[key][row]`: `weights` is
 /// `[keys][VECS]` vectors, `output` `[value_dim][VECS]`, `factor` `VECS`. Compiled once for each level.
 #[inline(never)]
-pub(super) fn accumulate<S: Isa, const COLS: usize, const VECS: usize>(
+pub(super) fn accumulate<S: Isa, const COLS: usize, const VECS: usize, const MARKED: bool>(
     s: S,
     values: Panel<'_>,
     weights: &[f32],
     factor: &[f32],
     output: &mut [f32],
-    hiding: Hiding,
 ) {
     s.vectorize(
         #[inline(always)]
@@ -32,66 +35,68 @@ pub(super) fn accumulate<S: Isa, const COLS: usize, const VECS: usize>(
             let weights = s.vectors(weights).as_chunks::<VECS>().0;
             let Some(factor) = s.vectors(factor).first_chunk::<VECS>() else { return };
             let output = s.vectors_mut(output).as_chunks_mut::<VECS>().0;
-            let pass = Pass { s, values, weights, factor, marked: hiding == Hiding::Marked };
-            let (tiles, rest) = output.as_chunks_mut::<COLS>();
-            let mut column = 0;
-            for tile in tiles {
-                pass.tile(column, tile);
-                column += COLS;
+            let pass = Pass::<S, VECS, MARKED> { s, values, weights, factor };
+            // Whole tiles, then fours, then ones: one tile less where that leaves fours only.
+            let mut tiles = output.len() / COLS;
+            let leaves_fours = |tiles: usize| (output.len() - tiles * COLS).is_multiple_of(4);
+            if tiles > 0 && !leaves_fours(tiles) && leaves_fours(tiles - 1) {
+                tiles -= 1;
             }
-            let (tiles, rest) = rest.as_chunks_mut::<4>();
-            for tile in tiles {
-                pass.tile(column, tile);
-                column += 4;
+            let (whole, rest) = output.split_at_mut_checked(tiles * COLS).unwrap_or_default();
+            for (tile, output) in whole.as_chunks_mut::<COLS>().0.iter_mut().enumerate() {
+                pass.tile(tile * COLS, output);
             }
-            for tile in rest.as_chunks_mut::<1>().0 {
-                pass.tile(column, tile);
-                column += 1;
+            let (fours, ones) = rest.as_chunks_mut::<4>();
+            let first = tiles * COLS;
+            for (tile, output) in fours.iter_mut().enumerate() {
+                pass.tile(first + tile * 4, output);
+            }
+            let first = first + fours.len() * 4;
+            for (tile, output) in ones.as_chunks_mut::<1>().0.iter_mut().enumerate() {
+                pass.tile(first + tile, output);
             }
         },
     );
 }
 
-struct Pass<'a, S: Isa, const VECS: usize> {
+struct Pass<'a, S: Isa, const VECS: usize, const MARKED: bool> {
     s: S,
     values: Panel<'a>,
     weights: &'a [[S::F; VECS]],
     factor: &'a [S::F; VECS],
-    marked: bool,
 }
 
-impl<S: Isa, const VECS: usize> Pass<'_, S, VECS> {
+impl<S: Isa, const VECS: usize, const MARKED: bool> Pass<'_, S, VECS, MARKED> {
     #[inline(always)]
     fn tile<const COLS: usize>(&self, column: usize, output: &mut [[S::F; VECS]; COLS]) {
         let s = self.s;
         let Some(strips) = self.values.strips::<COLS>(column) else { return };
-        let mut sums = *output;
-        for sums in &mut sums {
-            for (sum, &factor) in sums.iter_mut().zip(self.factor) {
-                *sum = s.mul(*sum, factor);
+        // Number by number: a copy of the whole tile would stay in memory.
+        let mut sums = [[s.zero(); VECS]; COLS];
+        for c in 0..COLS {
+            for v in 0..VECS {
+                sums[c][v] = s.mul(output[c][v], self.factor[v]);
             }
         }
-        if self.marked {
-            for (values, weights) in strips.zip(self.weights) {
-                for (sums, &value) in sums.iter_mut().zip(values) {
-                    let value = s.splat(value);
-                    for (sum, &weight) in sums.iter_mut().zip(weights) {
-                        let hidden = s.less(weight, s.zero());
-                        *sum = s.select(hidden, *sum, s.mul_add(value, weight, *sum));
+        strips.zip_each(
+            self.weights,
+            #[inline(always)]
+            |values, weights| {
+                for c in 0..COLS {
+                    let value = s.splat(values[c]);
+                    for v in 0..VECS {
+                        let more = s.mul_add(value, weights[v], sums[c][v]);
+                        let hidden = MARKED.then(|| s.less(weights[v], s.zero()));
+                        sums[c][v] = hidden.map_or(more, |hidden| s.select(hidden, sums[c][v], more));
                     }
                 }
-            }
-        } else {
-            for (values, weights) in strips.zip(self.weights) {
-                for (sums, &value) in sums.iter_mut().zip(values) {
-                    let value = s.splat(value);
-                    for (sum, &weight) in sums.iter_mut().zip(weights) {
-                        *sum = s.mul_add(value, weight, *sum);
-                    }
-                }
+            },
+        );
+        for c in 0..COLS {
+            for v in 0..VECS {
+                output[c][v] = sums[c][v];
             }
         }
-        *output = sums;
     }
 }
 

@@ -48,3 +48,30 @@ fn exp2_fraction(numerator: usize, denominator: usize) -> f32 {
     let fraction = if rest == 0.0 { 1.0 } else { libm::expf(-rest * core::f32::consts::LN_2) };
     libm::scalbnf(fraction, -(whole.min(1000) as i32))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::alibi_slope;
+
+    /// The paper's reference code, in f64.
+    fn slope(head: usize, heads: usize) -> f64 {
+        let below = 1usize << heads.ilog2();
+        if head < below {
+            2f64.powf(-8.0 * (head + 1) as f64 / below as f64)
+        } else {
+            2f64.powf(-8.0 * (2 * (head - below) + 1) as f64 / (2 * below) as f64)
+        }
+    }
+
+    #[test]
+    fn slopes_are_the_standard_ones_for_any_head_count() {
+        for heads in 1..=130 {
+            for head in 0..heads {
+                let (got, want) = (f64::from(alibi_slope(head, heads)), slope(head, heads));
+                assert!((got - want).abs() <= want * 1.2e-7, "{head} of {heads}: {got} {want}");
+            }
+        }
+        assert_eq!(alibi_slope(7, 8), 1.0 / 256.0);
+        assert_eq!(alibi_slope(0, 0), 0.0);
+    }
+}

@@ -79,7 +79,13 @@ impl<'a> Scoring<'a> {
 
     /// Runs the pipeline on raw scores: softcap → ALiBi, bias → mask, visibility.
     #[inline(always)]
-    pub(crate) fn apply<S: Isa>(&self, s: S, block: &mut Block<'_, S>, hiding: Hiding, inspection: &mut Inspection<'_>) {
+    pub(crate) fn apply<S: Isa>(
+        &self,
+        s: S,
+        block: &mut Block<'_, S>,
+        hiding: Hiding,
+        inspection: &mut Inspection<'_>,
+    ) {
         let m = self.modifiers;
         block.show(s, Stage::Raw, inspection);
         if let Some(cap) = m.softcap {
@@ -205,7 +211,9 @@ impl<S: Isa> Block<'_, S> {
                     Lanes::Rows => (self.row + lane, key),
                     Lanes::Keys => (self.row, key + lane),
                 };
-                if key < self.keys.end && let Some(to) = scores.row(row).get_mut(key) {
+                if key < self.keys.end
+                    && let Some(to) = scores.row(row).get_mut(key)
+                {
                     *to = score;
                 }
             }

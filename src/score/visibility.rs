@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn ranges_agree_with_the_definition() {
-        let shape = Shape { batch: 2, q_heads: 1, kv_heads: 1, q_len: 4, kv_len: 7, head_dim: 1, value_dim: 1 };
+        let shape =
+            Shape { batch: 2, q_heads: 1, kv_heads: 1, q_len: 4, kv_len: 7, head_dim: 1, value_dim: 1 };
         let reaches = [None, Some(0), Some(2), Some(usize::MAX)];
         let offsets = [i64::MIN, -5, -1, 0, 3, 9, i64::MAX].map(Alignment::Offset);
         for alignment in [Alignment::TopLeft, Alignment::BottomRight].into_iter().chain(offsets) {
@@ -217,16 +218,22 @@ mod tests {
                 }
             }
             for block in [0..7, 0..3, 2..6, 6..7] {
-                let any: Vec<_> = block.clone().filter(|&key| rows.clone().any(|row| seen(row, key))).collect();
+                let any: Vec<_> =
+                    block.clone().filter(|&key| rows.clone().any(|row| seen(row, key))).collect();
                 let range = sequence.seen_in(&rows, &block);
                 assert!(any.iter().all(|key| range.contains(key)), "{v:?} {rows:?} {block:?} {range:?}");
-                if sequence.prefix == 0 && let (Some(first), Some(last)) = (any.first(), any.last()) {
+                if sequence.prefix == 0
+                    && let (Some(first), Some(last)) = (any.first(), any.last())
+                {
                     assert_eq!(range, *first..last + 1);
                 }
                 let all = block.clone().all(|key| rows.clone().all(|row| seen(row, key)));
                 // Only a range that is partly prefix and partly window may be seen by all without being found so.
                 assert!(all || !sequence.all_see(&rows, &block), "{v:?} {rows:?} {block:?}");
-                assert!(sequence.prefix > 0 || all == sequence.all_see(&rows, &block), "{v:?} {rows:?} {block:?}");
+                assert!(
+                    sequence.prefix > 0 || all == sequence.all_see(&rows, &block),
+                    "{v:?} {rows:?} {block:?}"
+                );
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Grouped-query attention for CPUs.
 #![no_std]
+#![deny(missing_docs, unreachable_pub)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "std", test))]

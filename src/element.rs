@@ -10,6 +10,17 @@ use crate::panel::Panel;
 /// each operand its own. Arithmetic is always f32: widening is exact, narrowing rounds to nearest, ties to even.
 ///
 /// Sealed: no other type can implement it.
+///
+/// ```
+/// use gqa::{Shape, bf16, f16, grouped_query_attention};
+/// let shape = Shape { batch: 1, q_heads: 2, kv_heads: 1, q_len: 1, kv_len: 3, head_dim: 4, value_dim: 4 };
+/// let (q, k, v) = ([1.0f32; 8], [f16::ONE; 12], [bf16::from_f32(0.5); 12]);
+/// let mut out = [f16::ZERO; 8];
+/// let mut scratch = vec![0.0; shape.scratch_len()];
+/// grouped_query_attention(&q, &k, &v, &mut out, shape, &mut scratch)?;
+/// assert_eq!(out, [f16::from_f32(0.5); 8]);
+/// # Ok::<(), gqa::Error>(())
+/// ```
 pub trait Element: Storage {}
 impl Element for f32 {}
 impl Element for f16 {}

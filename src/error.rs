@@ -2,7 +2,11 @@
 
 use core::fmt;
 
-/// The part of a call that an [`Error`] is about.
+/// The part of a call that an [`Error`] is about; its text is the name of the argument or field.
+///
+/// ```
+/// assert_eq!(gqa::Operand::KvHeads.to_string(), "kv_heads");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operand {
@@ -82,6 +86,15 @@ impl fmt::Display for Operand {
 }
 
 /// Why a call was refused. Nothing has been written when one is returned.
+///
+/// ```
+/// use gqa::{Error, Operand, Shape, grouped_query_attention};
+/// let shape = Shape { batch: 1, q_heads: 4, kv_heads: 2, q_len: 1, kv_len: 8, head_dim: 16, value_dim: 16 };
+/// let (q, k, v) = ([0.0f32; 4 * 16], [0.0f32; 2 * 8 * 16 - 1], [0.0f32; 2 * 8 * 16]);
+/// let error = grouped_query_attention(&q, &k, &v, &mut [0.0f32; 4 * 16], shape, &mut []).unwrap_err();
+/// assert_eq!(error, Error::TooShort { operand: Operand::Key, needed: 256, had: 255 });
+/// assert_eq!(error.to_string(), "k: needed 256 elements, had 255");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {

@@ -19,6 +19,21 @@ use crate::view::{Extent, View, ViewMut};
 ///
 /// Run it on one thread with [`run`](Self::run), or hand its [`items`](Self::items) to any thread pool. It may be run
 /// again: the same inputs give the same bits.
+///
+/// ```
+/// use gqa::{Attention, Shape, View, ViewMut};
+/// let shape = Shape { batch: 1, q_heads: 2, kv_heads: 1, q_len: 1, kv_len: 2, head_dim: 1, value_dim: 1 };
+/// let (q, k, v) = ([0.0f32; 2], [0.0f32; 2], [1.0f32, 3.0]);
+/// let (mut out, mut lse) = ([0.0f32; 2], [0.0f32; 2]);
+/// let mut job = Attention::new(shape)?
+///     .bind(View::bhsd(&q, 2, 1, 1), View::bhsd(&k, 1, 2, 1), View::bhsd(&v, 1, 2, 1), ViewMut::bhsd(&mut out, 2, 1, 1))?
+///     .lse(ViewMut::bhsd(&mut lse, 2, 1, 1))?;
+/// let mut scratch = vec![0.0; job.scratch_len()];
+/// job.run(&mut scratch)?;
+/// assert_eq!(out, [2.0, 2.0]);
+/// assert!((lse[0] - 2f32.ln()).abs() < 1e-6);
+/// # Ok::<(), gqa::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Job<'a, Q, K, V, O> {
     shape: Shape,
@@ -159,7 +174,8 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     }
 }
 
-/// The work items of a [`Job`] that have not been handed out yet.
+/// The work items of a [`Job`] that have not been handed out yet: an iterator with a known length and two ends, which
+/// [`split_at`](Self::split_at) cuts into shares for threads. See [`Job::items`] for an example.
 #[derive(Debug)]
 pub struct Items<'j, 'a, Q, K, V, O> {
     /// Borrowed exclusively by [`Job::items`]; no two `Items` of a job share an index.
@@ -227,7 +243,7 @@ impl<Q: Element, K: Element, V: Element, O: Element> DoubleEndedIterator for Ite
 impl<Q: Element, K: Element, V: Element, O: Element> ExactSizeIterator for Items<'_, '_, Q, K, V, O> {}
 impl<Q: Element, K: Element, V: Element, O: Element> FusedIterator for Items<'_, '_, Q, K, V, O> {}
 
-/// One unit of work: some rows of the output, which are this item's alone.
+/// One unit of work: some rows of the output, which are this item's alone. See [`Job::items`] for an example.
 #[derive(Debug)]
 pub struct Item<'j, 'a, Q, K, V, O> {
     job: &'j Job<'a, Q, K, V, O>,

@@ -1,7 +1,48 @@
-//! Grouped-query attention for CPUs.
+//! Grouped-query attention (GQA; multi-head and multi-query are its ends) for CPUs: one fused pass over flat
+//! slices, no allocation, no threads of its own, the instruction set chosen at run time.
+//!
+//! ```
+//! use gqa::{Attention, Shape, Strides, View, ViewMut, f16};
+//!
+//! // 9 query heads on 3 KV heads; 4 new tokens against a cache of 20, causal, K and V stored as f16.
+//! let shape = Shape { batch: 1, q_heads: 9, kv_heads: 3, q_len: 4, kv_len: 20, head_dim: 64, value_dim: 64 };
+//! let q = vec![0.25f32; 9 * 4 * 64];
+//! // A cache with room for 128 tokens, [token, head, dim]: a view names the part that is in use.
+//! let k_cache = vec![f16::from_f32(0.5); 128 * 3 * 64];
+//! let v_cache = vec![f16::from_f32(2.0); 128 * 3 * 64];
+//! let cache = Strides { batch: 0, head: 64, row: 3 * 64 };
+//! let mut out = vec![0.0f32; 4 * 9 * 64];
+//! let mut scratch = vec![0.0f32; shape.scratch_len()];
+//!
+//! Attention::new(shape)?
+//!     .causal()
+//!     .bind(
+//!         View::bhsd(&q, 9, 4, 64),
+//!         View::new(&k_cache, cache),
+//!         View::new(&v_cache, cache),
+//!         ViewMut::bshd(&mut out, 9, 4, 64),
+//!     )?
+//!     .run(&mut scratch)?;
+//! assert!(out.iter().all(|x| (x - 2.0).abs() < 1e-6));
+//! # Ok::<(), gqa::Error>(())
+//! ```
+//!
+//! - [`grouped_query_attention`] is the defining formula in one call; [`Attention`] is the builder for all else.
+//! - [`Shape`], [`View`], [`ViewMut`] and [`Strides`] say what lies where; any strides with contiguous rows.
+//! - [`Job`] is a checked call: [`Job::run`] on one thread, or [`Job::items`] on any thread pool.
+//! - [`Level`] is an instruction set as a value: the best of the machine by default.
+//! - [`Element`] is what Q, K, V and the output may be stored as: f32, [`struct@f16`] or [`bf16`], each its own.
+//!
+//! # Numerics
+//! Arithmetic is f32, whatever the storage. A row that sees no key is exactly 0, its log-sum-exp -∞. A hidden key
+//! never influences a row, even if it holds NaN; a visible NaN shows. A row's bits do not depend on what else is in the
+//! call, on the order of work items, or on threads. The error bounds are in the README.
+//!
+//! # Features
+//! `std` (default): detection by the standard library on x86. Without it the crate detects by CPUID and XGETBV, and
+//! needs neither `std` nor `alloc`.
 #![no_std]
 #![deny(missing_docs, unreachable_pub)]
-#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "std", test))]
 extern crate std;
@@ -32,3 +73,7 @@ pub use score::visibility::Alignment;
 pub use shape::Shape;
 pub use tiling::KvStorage;
 pub use view::{Strides, View, ViewMut};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

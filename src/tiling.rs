@@ -88,6 +88,13 @@ impl Kernel {
 }
 
 /// How the keys and values of a call are stored, as far as scratch memory depends on it.
+///
+/// ```
+/// use gqa::{KvStorage, Level, Shape};
+/// // What a microcontroller without vectors needs for a prompt with f32 keys and values of 64 elements:
+/// const SHAPE: Shape = Shape { batch: 1, q_heads: 9, kv_heads: 3, q_len: 8, kv_len: 128, head_dim: 64, value_dim: 64 };
+/// assert!(SHAPE.scratch_len_at(Level::SCALAR, KvStorage::F32) * size_of::<f32>() <= 2560);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KvStorage {
     /// Both K and V are f32 and read in place.

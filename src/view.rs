@@ -84,6 +84,14 @@ impl<'a, T> View<'a, T> {
 }
 
 /// A writable operand: a flat slice and its strides. Rows must not overlap.
+///
+/// ```
+/// use gqa::ViewMut;
+/// // The output as the next matrix product wants it, [batch, row, head, dim]:
+/// let mut out = vec![0.0f32; 2 * 5 * 8 * 64];
+/// let view = ViewMut::bshd(&mut out, 8, 5, 64);
+/// # let _ = view;
+/// ```
 #[derive(Debug)]
 pub struct ViewMut<'a, T> {
     pub(crate) data: &'a mut [T],
@@ -91,7 +99,7 @@ pub struct ViewMut<'a, T> {
 }
 
 impl<'a, T> ViewMut<'a, T> {
-    /// As [`View::new`].
+    /// `data[b·batch + h·head + r·row + c]` is element `c` of row `r`, head `h`, batch `b`, as in [`View::new`].
     #[must_use]
     pub const fn new(data: &'a mut [T], strides: Strides) -> Self {
         Self { data, strides }

@@ -18,6 +18,23 @@ pub(crate) enum Lanes {
 }
 
 /// A stage of the score pipeline that can be looked at; see [`Job::inspect`](crate::Job::inspect).
+///
+/// ```
+/// use gqa::{Attention, Shape, Stage, View, ViewMut};
+/// let shape = Shape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 2, kv_len: 2, head_dim: 1, value_dim: 1 };
+/// let (q, k, v) = ([1.0f32, 2.0], [3.0f32, 5.0], [0.0f32, 1.0]);
+/// let (mut out, mut weights) = ([0.0f32; 2], [0.0f32; 4]);
+/// let mut scratch = vec![0.0; shape.scratch_len()];
+/// Attention::new(shape)?
+///     .causal()
+///     .bind(View::bhsd(&q, 1, 2, 1), View::bhsd(&k, 1, 2, 1), View::bhsd(&v, 1, 2, 1), ViewMut::bhsd(&mut out, 1, 2, 1))?
+///     .inspect(Stage::Softmax, ViewMut::bhsd(&mut weights, 1, 2, 2))?
+///     .run(&mut scratch)?;
+/// // The first row sees one key; the second 2·3 and 2·5, whose weights are 1/(1 + e⁴) and 1/(1 + e⁻⁴).
+/// assert_eq!(weights[..2], [1.0, 0.0]);
+/// assert!((weights[2] - 0.017986).abs() < 1e-6 && (weights[3] - 0.982014).abs() < 1e-6);
+/// # Ok::<(), gqa::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// `scale · q·k`, for every key, visible or not.

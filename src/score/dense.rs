@@ -54,7 +54,13 @@ impl MaskStrides {
     }
 }
 
-/// The numbers of an additive bias: a slice of f32, f16 or bf16.
+/// The numbers of an additive bias: a slice of f32, f16 or bf16, whatever Q, K and V are.
+///
+/// ```
+/// use gqa::{BiasData, f16};
+/// let (single, half) = (vec![0.0f32; 4], vec![f16::ZERO; 4]);
+/// let _: [BiasData; 2] = [single[..].into(), half[..].into()];
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum BiasData<'a> {

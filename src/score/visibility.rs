@@ -12,6 +12,17 @@ use crate::shape::Shape;
 /// How query positions line up with keys: query row `i` stands at key position `i + offset`.
 ///
 /// Causal limits, windows and ALiBi distances are all measured from there.
+///
+/// ```
+/// use gqa::{Alignment, Attention, Shape};
+/// // A chunk of 4 rows after 10 that are in the cache of 32 already:
+/// let shape = Shape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 4, kv_len: 32, head_dim: 8, value_dim: 8 };
+/// let attention = Attention::new(shape)?.causal().align(Alignment::Offset(10));
+/// // The same by the length of the sequence and the default, bottom-right:
+/// let attention = Attention::new(shape)?.causal().key_lengths(&[14]);
+/// # let _ = attention;
+/// # Ok::<(), gqa::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Alignment {
     /// The first query row stands at key 0.

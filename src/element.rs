@@ -1,4 +1,8 @@
 //! The storage types: f32, f16 and bf16, each converted to and from vectors of f32.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over indices unroll early enough to leave squares in registers"
+)]
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -39,6 +43,9 @@ pub trait Storage: Copy + Send + Sync + 'static {
     /// The first vector of `from`; zeros where it is shorter than one.
     fn load<S: Isa>(s: S, from: &[Self]) -> S::F;
 
+    /// Narrows a vector into the first elements of `to`, which has room for it.
+    fn store<S: Isa>(s: S, x: S::F, to: &mut [Self]);
+
     /// `panel` as f32: itself, or a copy in `wide`, which has `rows · cols` elements then.
     fn widen<'a, S: Isa>(s: S, panel: Panel<'a, Self>, wide: &'a mut [f32]) -> Option<Panel<'a>>;
 }
@@ -55,13 +62,53 @@ pub(crate) fn load_part<S: Isa, T: Storage>(s: S, from: &[T]) -> S::F {
 
 /// Writes as many lanes as `to` has room for.
 #[inline(always)]
-pub(crate) fn store<S: Isa, T: Storage>(s: S, x: S::F, to: &mut [T]) {
+pub(crate) fn store_part<S: Isa, T: Storage>(s: S, x: S::F, to: &mut [T]) {
     let mut buffer = [0.0; MAX_LANES];
     if let Some(lanes) = s.vectors_mut(&mut buffer).first_mut() {
         *lanes = x;
     }
     for (to, &x) in to.iter_mut().zip(buffer.iter().take(S::LANES)) {
         *to = T::narrow(x);
+    }
+}
+
+/// Columns `first..` of `LANES` rows of one length, a vector each; zeros past their end.
+#[inline(always)]
+pub(crate) fn load_square<S: Isa, T: Storage>(
+    s: S,
+    rows: &[&[T]; MAX_LANES],
+    first: usize,
+) -> [S::F; MAX_LANES] {
+    let mut square = [s.zero(); MAX_LANES];
+    if rows[0].len() >= first + S::LANES {
+        for lane in 0..S::LANES {
+            square[lane] = T::load(s, rows[lane].get(first..).unwrap_or_default());
+        }
+    } else {
+        for (to, row) in square.iter_mut().zip(rows).take(S::LANES) {
+            *to = load_part(s, row.get(first..).unwrap_or_default());
+        }
+    }
+    square
+}
+
+/// Narrows `LANES` vectors into columns `first..` of as many rows of one length; what has no row, or lies past their
+/// end, is left out.
+#[inline(always)]
+pub(crate) fn store_square<S: Isa, T: Storage>(
+    s: S,
+    square: &[S::F; MAX_LANES],
+    rows: &mut [&mut [T]; MAX_LANES],
+    first: usize,
+) {
+    if rows[0].len() >= first + S::LANES {
+        for lane in 0..S::LANES {
+            T::store(s, square[lane], rows[lane].get_mut(first..).unwrap_or_default());
+        }
+    } else {
+        for (&from, row) in square.iter().zip(rows) {
+            store_part(s, from, row.get_mut(first..).unwrap_or_default());
+        }
     }
 }
 
@@ -77,7 +124,7 @@ pub(crate) fn widen_row<S: Isa, T: Storage>(s: S, from: &[T], to: &mut [f32]) {
     }
     let (from, to) = (vectors.remainder(), rest.into_remainder());
     if !from.is_empty() {
-        store(s, load_part(s, from), to);
+        store_part(s, load_part(s, from), to);
     }
 }
 
@@ -106,6 +153,13 @@ impl Storage for f32 {
     }
 
     #[inline(always)]
+    fn store<S: Isa>(s: S, x: S::F, to: &mut [Self]) {
+        if let Some(to) = s.vectors_mut(to).first_mut() {
+            *to = x;
+        }
+    }
+
+    #[inline(always)]
     fn widen<'a, S: Isa>(_: S, panel: Panel<'a, Self>, _: &'a mut [f32]) -> Option<Panel<'a>> {
         Some(panel)
     }
@@ -126,6 +180,11 @@ impl Storage for f16 {
     }
 
     #[inline(always)]
+    fn store<S: Isa>(s: S, x: S::F, to: &mut [Self]) {
+        s.narrow_f16(x, to.reinterpret_cast_mut());
+    }
+
+    #[inline(always)]
     fn widen<'a, S: Isa>(s: S, panel: Panel<'a, Self>, wide: &'a mut [f32]) -> Option<Panel<'a>> {
         widen_panel(s, panel, wide)
     }
@@ -143,6 +202,11 @@ impl Storage for bf16 {
     #[inline(always)]
     fn load<S: Isa>(s: S, from: &[Self]) -> S::F {
         s.widen_bf16(from.reinterpret_cast())
+    }
+
+    #[inline(always)]
+    fn store<S: Isa>(s: S, x: S::F, to: &mut [Self]) {
+        s.narrow_bf16(x, to.reinterpret_cast_mut());
     }
 
     #[inline(always)]

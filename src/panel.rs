@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::slice;
 
-use crate::view::Strides;
+use crate::view::{Strides, View};
 
 /// `rows` × `cols` numbers, rows `stride` apart.
 ///
@@ -226,6 +226,28 @@ impl Place {
     }
 }
 
+/// The rows of one work item of an operand that is read, by the same names as [`RowsMut`] has for one that is written.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a, T> {
+    pub(crate) view: View<'a, T>,
+    pub(crate) dim: usize,
+    pub(crate) place: Place,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// Rows `first..` of the item, the last one repeated.
+    #[inline]
+    pub(crate) fn rows<const ROWS: usize>(&self, first: usize) -> [&'a [T]; ROWS] {
+        let mut rows = [&[][..]; ROWS];
+        for (to, (head, position)) in rows.iter_mut().zip(self.place.heads_and_positions(first)) {
+            let data = self.view.head(self.place.batch, head);
+            let row = data.get(position * self.view.strides.row..);
+            *to = row.and_then(|row| row.get(..self.dim)).unwrap_or_default();
+        }
+        rows
+    }
+}
+
 /// The output rows of one work item. Invariant: the rows of `place` are this value's alone.
 pub(crate) struct RowsMut<'a, T> {
     data: *mut T,
@@ -247,6 +269,22 @@ impl<T> RowsMut<'_, T> {
             self.place.batch * self.strides.batch + head * self.strides.head + position * self.strides.row;
         // SAFETY: the row lies inside the borrowed slice by the grid's invariant, and is this value's alone.
         unsafe { slice::from_raw_parts_mut(self.data.add(at), self.dim) }
+    }
+
+    /// Rows `first..` of the item, empty past the last one.
+    #[inline]
+    pub(crate) fn rows<const ROWS: usize>(&mut self, first: usize) -> [&mut [T]; ROWS] {
+        let mut rows: [&mut [T]; ROWS] = core::array::from_fn(|_| <&mut [T]>::default());
+        let count = self.place.count.saturating_sub(first);
+        let places = self.place.heads_and_positions(first).take(count);
+        for (to, (head, position)) in rows.iter_mut().zip(places) {
+            let at = self.place.batch * self.strides.batch
+                + head * self.strides.head
+                + position * self.strides.row;
+            // SAFETY: as in `row`; `heads_and_positions` names each row of the item once, and no two share an element.
+            *to = unsafe { slice::from_raw_parts_mut(self.data.add(at), self.dim) };
+        }
+        rows
     }
 }
 

@@ -16,6 +16,7 @@ mod x86;
 pub use level::Level;
 pub(crate) use level::{LEVELS, Op};
 
+use half::{bf16, f16};
 use pulp::Simd;
 
 /// The greatest [`Isa::LANES`]: the length of a buffer on the stack that any vector fits.
@@ -181,10 +182,28 @@ pub trait Isa: Copy {
     /// The first `LANES` bfloat16 numbers (as bits), widened; 0 if there are fewer.
     fn widen_bf16(self, bits: &[u16]) -> Self::F;
 
-    /// Asks for the cache lines of a row.
+    /// Narrows into the first `LANES` of `bits`, to nearest with ties to even.
     #[inline(always)]
-    fn prefetch(self, row: &[f32]) {
-        let _ = row;
+    fn narrow_f16(self, x: Self::F, bits: &mut [u16]) {
+        narrow(self, x, bits, |x| f16::from_f32(x).to_bits());
+    }
+
+    /// Narrows into the first `LANES` of `bits`, to nearest with ties to even.
+    #[inline(always)]
+    fn narrow_bf16(self, x: Self::F, bits: &mut [u16]) {
+        narrow(self, x, bits, |x| bf16::from_f32(x).to_bits());
+    }
+}
+
+/// Narrows lane by lane.
+#[inline(always)]
+fn narrow<S: Isa>(s: S, x: S::F, bits: &mut [u16], one: impl Fn(f32) -> u16) {
+    let mut buffer = [0.0; MAX_LANES];
+    if let Some(lanes) = s.vectors_mut(&mut buffer).first_mut() {
+        *lanes = x;
+    }
+    for (to, &x) in bits.iter_mut().zip(buffer.iter().take(S::LANES)) {
+        *to = one(x);
     }
 }
 
@@ -207,23 +226,20 @@ fn widen_f16_bits<S: Isa>(isa: S, bits: S::U) -> S::F {
     s.transmute_f32s_u32s(s.or_u32s(s.transmute_u32s_f32s(signed), sign))
 }
 
-/// Transposes `LANES` vectors of `LANES` numbers in place: log₂ `LANES` rounds, each interleaving
-/// vector `i` with vector `i + LANES/2`.
+/// Transposes the first `LANES` vectors: log₂ `LANES` rounds, each interleaving vector `i` with vector
+/// `i + LANES/2`.
 #[inline(always)]
-pub(crate) fn transpose<S: Isa>(s: S, square: &mut [S::F]) {
-    let mut buffer = [s.zero(); MAX_LANES];
-    let (Some(buffer), Some(square)) = (buffer.get_mut(..S::LANES), square.get_mut(..S::LANES)) else {
-        return;
-    };
+pub(crate) fn transpose<S: Isa>(s: S, mut square: [S::F; MAX_LANES]) -> [S::F; MAX_LANES] {
     let mut round = 1;
     while round < S::LANES {
-        let (low, high) = square.split_at(S::LANES / 2);
-        for ((pair, &a), &b) in buffer.as_chunks_mut::<2>().0.iter_mut().zip(low).zip(high) {
-            (pair[0], pair[1]) = s.interleave(a, b);
+        let mut next = square;
+        for i in 0..S::LANES / 2 {
+            (next[2 * i], next[2 * i + 1]) = s.interleave(square[i], square[i + S::LANES / 2]);
         }
-        square.copy_from_slice(buffer);
+        square = next;
         round *= 2;
     }
+    square
 }
 
 /// Lane `i` of the result is the sum of the lanes of vector `i`, for `LANES` vectors: about three
@@ -247,7 +263,6 @@ pub(crate) fn sum_each<S: Isa>(s: S, vectors: &mut [S::F]) -> S::F {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::{bf16, f16};
     use std::vec::Vec;
 
     fn lanes<S: Isa>(s: S, x: S::F) -> Vec<f32> {
@@ -277,7 +292,7 @@ mod tests {
                 *to = from(s, |lane| (row * n + lane) as f32);
             }
             let mut sums = square;
-            transpose(s, &mut square);
+            let square = transpose(s, square);
             for (row, &x) in square.iter().enumerate().take(n) {
                 let want: Vec<f32> = (0..n).map(|lane| (lane * n + row) as f32).collect();
                 assert_eq!(lanes(s, x), want, "{}", S::LEVEL);

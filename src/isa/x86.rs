@@ -129,15 +129,17 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn narrow_f16(self, x: Self::F, bits: &mut [u16]) {
+        let Some(bits) = bits.first_chunk_mut::<8>() else { return };
+        // SAFETY: the token proves F16C.
+        *bits = cast(unsafe { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(cast(x)) });
+    }
+
+    #[inline(always)]
     fn widen_bf16(self, bits: &[u16]) -> Self::F {
         let Some(bits) = bits.first_chunk::<8>() else { return self.zero() };
         let words = self.v3.avx2._mm256_cvtepu16_epi32(cast(*bits));
         cast(self.v3.avx2._mm256_slli_epi32::<16>(words))
-    }
-
-    #[inline(always)]
-    fn prefetch(self, row: &[f32]) {
-        prefetch(row);
     }
 }
 
@@ -218,23 +220,15 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    fn narrow_f16(self, x: Self::F, bits: &mut [u16]) {
+        let Some(bits) = bits.first_chunk_mut::<16>() else { return };
+        *bits = cast(self.v4.avx512f._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(cast(x)));
+    }
+
+    #[inline(always)]
     fn widen_bf16(self, bits: &[u16]) -> Self::F {
         let Some(bits) = bits.first_chunk::<16>() else { return self.zero() };
         let words = self.v4.avx512f._mm512_cvtepu16_epi32(cast(*bits));
         cast(self.v4.avx512f._mm512_slli_epi32::<16>(words))
-    }
-
-    #[inline(always)]
-    fn prefetch(self, row: &[f32]) {
-        prefetch(row);
-    }
-}
-
-#[inline(always)]
-fn prefetch(row: &[f32]) {
-    const LINE: usize = 64 / size_of::<f32>();
-    for line in row.chunks(LINE) {
-        // SAFETY: a prefetch never faults, and the address is inside a slice anyway.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
     }
 }

@@ -16,7 +16,7 @@ use core::ops::Range;
 use super::Task;
 use super::softmax::{Total, safe_maximum, weigh};
 use super::values::is_finite;
-use crate::element::{Element, load_part, store};
+use crate::element::{Element, load_part, store_part};
 use crate::isa::{Isa, sum_each};
 use crate::panel::Panel;
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
@@ -76,7 +76,7 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
         });
         let total = Total::new(s, s.splat(state[0]), s.splat(state[1]), sink);
         for (from, to) in s.vectors(output).iter().zip(task.out.row(row).chunks_mut(S::LANES)) {
-            store(s, total.normalise(s, *from), to);
+            store_part(s, total.normalise(s, *from), to);
         }
         task.report(s, row..row + 1, &total);
     }
@@ -98,9 +98,9 @@ fn load_queries<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let vectors = task.shape.head_dim.div_ceil(S::LANES);
     for (first, rows) in together(task.place.count) {
         let queries = s.vectors_mut(queries).get_mut(first * vectors..).unwrap_or_default();
-        for offset in 0..rows {
-            let from = task.query(first + offset).chunks(S::LANES);
-            for (from, to) in from.zip(queries.chunks_exact_mut(rows)) {
+        let from: [_; FEW_TOGETHER] = task.queries().rows(first);
+        for (offset, from) in from.iter().take(rows).enumerate() {
+            for (from, to) in from.chunks(S::LANES).zip(queries.chunks_exact_mut(rows)) {
                 if let Some(to) = to.get_mut(offset) {
                     *to = s.mul(scale, load_part(s, from));
                 }
@@ -224,7 +224,7 @@ fn update<S: Isa>(
             let factor = crate::math::exp(s, s.sub(s.splat(state[0]), safe));
             let sum = s.sum_lanes(weigh(s, scores.iter_mut(), safe, s.zero(), hiding));
             let mut first = [0.0];
-            store(s, factor, &mut first);
+            store_part(s, factor, &mut first);
             *state = [maximum, state[1] * first[0] + sum, first[0]];
         },
     );

@@ -17,7 +17,7 @@ use core::ops::Range;
 
 use super::softmax::Total;
 use super::{Task, scores, softmax, values};
-use crate::element::{Element, Storage, load_part, store};
+use crate::element::{Element, Storage, load_square, store_square};
 use crate::isa::{Isa, MAX_LANES, transpose};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, Many, Tile, many};
@@ -85,11 +85,10 @@ pub(super) fn run<
                 (false, false) => scoring.sequence.seen_in(&group.positions, &block),
             };
         }
-        let mut ahead = if V::WIDENS { None } else { V::widen(s, values, &mut []) };
         if let Some(keys) = K::widen(s, keys, wide) {
             for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
                 if let Some(keys) = keys.part(group.keys.start - block.start, group.keys.len()) {
-                    scores::products::<S, KEYS, VECS>(s, keys, group.queries, group.weights, ahead.take());
+                    scores::products::<S, KEYS, VECS>(s, keys, group.queries, group.weights);
                 }
             }
         }
@@ -170,19 +169,11 @@ impl<'a> Group<'a> {
         let scale = s.splat(task.modifiers.scale);
         let queries = s.vectors_mut(self.queries).as_chunks_mut::<VECS>().0;
         for v in 0..VECS {
+            let rows: [_; MAX_LANES] = task.queries().rows(self.rows.start + v * S::LANES);
             for (chunk, to) in queries.chunks_mut(S::LANES).enumerate() {
-                let mut square = [s.zero(); MAX_LANES];
-                for (lane, to) in square.iter_mut().take(S::LANES).enumerate() {
-                    let row = task.query(self.rows.start + v * S::LANES + lane);
-                    let from = row.get(chunk * S::LANES..).unwrap_or_default();
-                    *to = s.mul(
-                        scale,
-                        if from.len() < S::LANES { load_part(s, from) } else { Q::load(s, from) },
-                    );
-                }
-                transpose(s, &mut square);
+                let square = transpose(s, load_square(s, &rows, chunk * S::LANES));
                 for (to, &from) in to.iter_mut().zip(&square) {
-                    to[v] = from;
+                    to[v] = s.mul(scale, from);
                 }
             }
         }
@@ -232,19 +223,13 @@ impl<'a> Group<'a> {
                 f32::load(s, &buffer)
             });
             let total = Total::new(s, maxima[v], sums[v], sinks);
+            let mut rows: [_; MAX_LANES] = task.out.rows(first);
             for (chunk, from) in output.chunks(S::LANES).enumerate() {
                 let mut square = [s.zero(); MAX_LANES];
                 for (to, from) in square.iter_mut().zip(from) {
                     *to = total.normalise(s, from[v]);
                 }
-                transpose(s, &mut square);
-                for (lane, &from) in square.iter().take(lanes).enumerate() {
-                    store(
-                        s,
-                        from,
-                        task.out.row(first + lane).get_mut(chunk * S::LANES..).unwrap_or_default(),
-                    );
-                }
+                store_square(s, &transpose(s, square), &mut rows, chunk * S::LANES);
             }
             task.report(s, first..first + lanes, &total);
         }

@@ -26,7 +26,7 @@ use softmax::Total;
 
 use crate::element::Element;
 use crate::isa::{Isa, Op, TileOp};
-use crate::panel::{Panel, Place, RowsMut};
+use crate::panel::{Panel, Place, Rows, RowsMut};
 use crate::score::Modifiers;
 use crate::score::block::{Inspection, Scoring, Stage};
 use crate::score::visibility::Sequence;
@@ -84,13 +84,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         Scoring { modifiers: self.modifiers, sequence, place: self.place }
     }
 
-    /// Query row `index` of the item, of `head_dim` elements.
-    fn query(&self, index: usize) -> &'a [Q] {
-        let (head, position) = self.place.head_and_position(index);
-        let rows = self.q.head(self.place.batch, head);
-        rows.get(position * self.q.strides.row..)
-            .and_then(|row| row.get(..self.shape.head_dim))
-            .unwrap_or_default()
+    /// The query rows of the item.
+    fn queries(&self) -> Rows<'a, Q> {
+        Rows { view: self.q, dim: self.shape.head_dim, place: self.place }
     }
 
     fn keys(&self) -> Option<Panel<'a, K>> {

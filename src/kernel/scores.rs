@@ -20,16 +20,12 @@ use crate::panel::Panel;
 
 /// `scores[key][row] = Σ_j keys[key][j] · queries[j][row]`: `queries` is `[head_dim][VECS]` vectors, `scores`
 /// `[keys][VECS]` at least. Compiled once for each level.
-///
-/// `ahead` is what the value pass will read column by column, an order that no hardware prefetcher follows: its rows
-/// are asked for here, as many as keys are taken.
 #[inline(never)]
 pub(super) fn products<S: Isa, const KEYS: usize, const VECS: usize>(
     s: S,
     keys: Panel<'_>,
     queries: &[f32],
     scores: &mut [f32],
-    ahead: Option<Panel<'_>>,
 ) {
     s.vectorize(
         #[inline(always)]
@@ -38,11 +34,6 @@ pub(super) fn products<S: Isa, const KEYS: usize, const VECS: usize>(
             let scores = s.vectors_mut(scores).as_chunks_mut::<VECS>().0;
             let scores = scores.get_mut(..keys.rows()).unwrap_or_default();
             for (tile, scores) in scores.chunks_mut(KEYS).enumerate() {
-                if let Some(ahead) = ahead {
-                    for row in tile * KEYS..ahead.rows().min((tile + 1) * KEYS) {
-                        s.prefetch(ahead.row(row));
-                    }
-                }
                 let mut sums = [[s.zero(); VECS]; KEYS];
                 // The rows past the last key repeat it: computed, and not stored.
                 keys.columns::<KEYS>(tile * KEYS).zip_each(

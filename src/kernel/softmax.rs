@@ -3,7 +3,7 @@
 //! The state of a row is its maximum `m` so far and the sum `l` of `e^(s - m)`. A row that has seen nothing has
 //! `m = -∞`, `l = 0`; the maximum that is subtracted is then 0, so that no difference of infinities arises.
 
-use crate::element::{load_part, store};
+use crate::element::{load_part, store_part};
 use crate::isa::{Isa, MAX_LANES};
 use crate::math::exp;
 use crate::score::block::Hiding;
@@ -136,7 +136,7 @@ impl<S: Isa> Total<S> {
         let (safe, inverse) = (of(self.safe), of(self.inverse));
         for chunk in scores.chunks_mut(S::LANES) {
             let weight = s.mul(exp(s, s.sub(load_part(s, chunk), safe)), inverse);
-            store(s, weight, chunk);
+            store_part(s, weight, chunk);
         }
     }
 }
@@ -145,6 +145,6 @@ impl<S: Isa> Total<S> {
 #[inline(always)]
 fn lanes<S: Isa>(s: S, x: S::F) -> [f32; MAX_LANES] {
     let mut buffer = [0.0; MAX_LANES];
-    store(s, x, &mut buffer);
+    store_part(s, x, &mut buffer);
     buffer
 }

@@ -199,7 +199,7 @@ impl<S: Isa> Block<'_, S> {
                 for (to, (head, position)) in square.iter_mut().zip(rows) {
                     *to = dense.load(s, [place.batch, head, position], key, count);
                 }
-                transpose(s, &mut square);
+                square = transpose(s, square);
             } else {
                 let (head, position) = place.head_and_position(row);
                 square[0] = dense.load(s, [place.batch, head, position], key, count);

@@ -1,0 +1,144 @@
+//! The crate as a process that a benchmark can drive: `cargo run --release --example peer -- [FLAGS]`.
+//!
+//! Lines on standard input, an answer to each on standard output, until the input ends:
+//!
+//! ```text
+//! load DIR threads=1 b=1 hq=32 hkv=8 sq=512 skv=512 d=64 causal=1 dtype=f16
+//!              -> ok [note] | unsupported REASON      reads DIR/{q,k,v}.bin: (b, heads, seq, d), little endian
+//! run N        -> ns T1 T2 … TN                       the time of each of N calls
+//! out FILE     -> ok                                  writes the last output, f32 (b, hq, sq, d)
+//! free         -> ok                                  drops the workload
+//! ```
+//!
+//! `--level NAME` chooses the instruction set. `--roof` prints what one thread of the machine can do, and ends.
+//! `--bf16-dot` asks for arithmetic in bf16.
+
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use gqa::Level;
+
+#[path = "../support/clock.rs"]
+mod clock;
+#[path = "../support/memory.rs"]
+mod memory;
+mod pool;
+#[path = "../support/roof.rs"]
+mod roof;
+mod workload;
+
+use pool::Pool;
+use workload::{Request, Workload};
+
+struct Flags {
+    level: Level,
+    roof: bool,
+    bf16_dot: bool,
+}
+
+impl Flags {
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut flags = Self { level: Level::detect(), roof: false, bf16_dot: false };
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--roof" => flags.roof = true,
+                "--bf16-dot" => flags.bf16_dot = true,
+                "--level" => {
+                    let name = words.next().ok_or("--level needs a name")?;
+                    flags.level = Level::named(&name).ok_or_else(|| {
+                        let here: Vec<_> = Level::available().map(Level::name).collect();
+                        format!("no level {name} on this machine, which has {}", here.join(", "))
+                    })?;
+                }
+                other => return Err(format!("no flag {other}: --level NAME, --roof, --bf16-dot")),
+            }
+        }
+        Ok(flags)
+    }
+}
+
+/// A workload, and the threads that it asked for.
+struct Server {
+    flags: Flags,
+    loaded: Option<Box<dyn Workload>>,
+    pool: Pool,
+}
+
+impl Server {
+    fn answer(&mut self, line: &str) -> Result<String, String> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["load", request @ ..] => self.load(request),
+            ["run", count] => self.run(count.parse().map_err(|_| format!("{count} is no count"))?),
+            ["out", file] => {
+                let loaded = self.loaded.as_ref().ok_or("nothing is loaded")?;
+                let bytes: Vec<u8> = loaded.output().into_iter().flat_map(f32::to_le_bytes).collect();
+                std::fs::write(file, bytes).map_err(|e| format!("{file}: {e}"))?;
+                Ok("ok".into())
+            }
+            ["free"] => {
+                self.loaded = None;
+                Ok("ok".into())
+            }
+            _ => Err(format!("command {line}")),
+        }
+    }
+
+    fn load(&mut self, words: &[&str]) -> Result<String, String> {
+        self.loaded = None;
+        let request = Request::parse(words)?;
+        if self.flags.bf16_dot && request.dtype == "bf16" {
+            return Err("bf16 arithmetic is not implemented".into());
+        }
+        self.loaded = Some(request.load(self.flags.level)?);
+        if self.pool.threads() != request.threads {
+            self.pool = Pool::new(request.threads);
+        }
+        Ok(format!("ok {}, f32 arithmetic, (b, heads, seq, d) as given", self.flags.level))
+    }
+
+    fn run(&mut self, count: usize) -> Result<String, String> {
+        let loaded = self.loaded.as_mut().ok_or("nothing is loaded")?;
+        let mut answer = String::from("ns");
+        for _ in 0..count {
+            let start = Instant::now();
+            loaded.run(&mut self.pool).map_err(|e| e.to_string())?;
+            answer += &format!(" {}", start.elapsed().as_nanos());
+        }
+        Ok(answer)
+    }
+}
+
+fn print_roof(level: Level) {
+    const MIB: usize = 1 << 20;
+    let fma = roof::fma_gflops(level);
+    let bf16 = roof::fma_bf16_gflops().map_or("null".into(), |rate| format!("{rate:.1}"));
+    let (dram, llc) = (roof::read_gbs(level, 512 * MIB), roof::read_gbs(level, 8 * MIB));
+    println!(
+        r#"{{"level": "{level}", "fma_f32_gflops": {fma:.1}, "fma_bf16_gflops": {bf16}, "dram_read_gbs": {dram:.1}, "llc_read_gbs": {llc:.1}}}"#
+    );
+}
+
+fn main() -> ExitCode {
+    let flags = match Flags::parse(std::env::args().skip(1)) {
+        Ok(flags) => flags,
+        Err(reason) => {
+            eprintln!("{reason}");
+            return ExitCode::from(2);
+        }
+    };
+    if flags.roof {
+        print_roof(flags.level);
+        return ExitCode::SUCCESS;
+    }
+    let mut server = Server { flags, loaded: None, pool: Pool::new(1) };
+    let mut output = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines().map_while(Result::ok).filter(|line| !line.trim().is_empty()) {
+        let answer = server.answer(&line).unwrap_or_else(|reason| format!("unsupported {reason}"));
+        if writeln!(output, "{answer}").and_then(|()| output.flush()).is_err() {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}

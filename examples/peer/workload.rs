@@ -1,0 +1,183 @@
+//! One attention problem, ready to be run again and again.
+
+use std::sync::{Mutex, PoisonError};
+
+use gqa::{Attention, Element, Error, Level, Shape, View, ViewMut, bf16, f16};
+
+use super::memory;
+use super::pool::Pool;
+
+/// What a `load` line asks for.
+pub(crate) struct Request {
+    folder: String,
+    pub(crate) shape: Shape,
+    causal: bool,
+    pub(crate) dtype: String,
+    pub(crate) threads: usize,
+}
+
+impl Request {
+    /// `DIR threads=1 b=1 hq=32 hkv=8 sq=512 skv=512 d=64 causal=1 dtype=f16`
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
+        let (folder, words) = words.split_first().ok_or("no folder")?;
+        let text = |key: &str| {
+            let found = words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+            found.ok_or_else(|| format!("no {key}"))
+        };
+        let number = |key: &str| text(key)?.parse::<usize>().map_err(|_| format!("{key} is no number"));
+        let dim = number("d")?;
+        let shape = Shape {
+            batch: number("b")?,
+            q_heads: number("hq")?,
+            kv_heads: number("hkv")?,
+            q_len: number("sq")?,
+            kv_len: number("skv")?,
+            head_dim: dim,
+            value_dim: dim,
+        };
+        let threads = number("threads")?;
+        if !(1..=256).contains(&threads) {
+            return Err(format!("threads: needed 1 to 256, had {threads}"));
+        }
+        let causal = match text("causal")? {
+            "0" => false,
+            "1" => true,
+            other => return Err(format!("causal: needed 0 or 1, had {other}")),
+        };
+        Ok(Self { folder: (*folder).into(), shape, causal, dtype: text("dtype")?.into(), threads })
+    }
+
+    pub(crate) fn load(&self, level: Level) -> Result<Box<dyn Workload>, String> {
+        match self.dtype.as_str() {
+            "f32" => Ok(Box::new(Loaded::<f32>::new(self, level)?)),
+            "f16" => Ok(Box::new(Loaded::<f16>::new(self, level)?)),
+            "bf16" => Ok(Box::new(Loaded::<bf16>::new(self, level)?)),
+            other => Err(format!("dtype {other}")),
+        }
+    }
+
+    /// The tensor `name`, `[batch, heads, rows, dim]`.
+    fn read<T: Number>(&self, name: &str, heads: usize, rows: usize) -> Result<Vec<T>, String> {
+        let path = format!("{}/{name}.bin", self.folder);
+        let Shape { batch, head_dim, .. } = self.shape;
+        let len = [batch, heads, rows, head_dim].iter().try_fold(1usize, |len, &size| len.checked_mul(size));
+        let bytes = std::fs::read(&path).map_err(|e| format!("{path}: {e}"))?;
+        match len {
+            Some(len) if len.checked_mul(size_of::<T>()) == Some(bytes.len()) => {
+                let mut numbers = memory::huge_pages(len);
+                numbers.extend(bytes.chunks_exact(size_of::<T>()).map(T::from_le));
+                Ok(numbers)
+            }
+            _ => Err(format!("{path}: {} bytes do not fit the sizes", bytes.len())),
+        }
+    }
+}
+
+/// A storage type of the crate, as the files hold it.
+trait Number: Element {
+    fn from_le(bytes: &[u8]) -> Self;
+    fn to_f32(self) -> f32;
+}
+
+macro_rules! number {
+    ($type:ident, $to_f32:expr) => {
+        impl Number for $type {
+            fn from_le(bytes: &[u8]) -> Self {
+                bytes.try_into().map_or($type::NAN, $type::from_le_bytes)
+            }
+            fn to_f32(self) -> f32 {
+                $to_f32(self)
+            }
+        }
+    };
+}
+number!(f32, core::convert::identity);
+number!(f16, f16::to_f32);
+number!(bf16, bf16::to_f32);
+
+/// A problem of any storage type.
+pub(crate) trait Workload {
+    /// Binds the call and runs it on the pool's threads.
+    fn run(&mut self, pool: &mut Pool) -> Result<(), Error>;
+    /// The last output, `[batch, heads, rows, dim]`.
+    fn output(&self) -> Vec<f32>;
+}
+
+struct Loaded<T> {
+    attention: Attention<'static>,
+    q: Vec<T>,
+    k: Vec<T>,
+    v: Vec<T>,
+    out: Vec<T>,
+    /// One for each thread.
+    scratches: Vec<Mutex<Vec<f32>>>,
+}
+
+impl<T: Number> Loaded<T> {
+    fn new(request: &Request, level: Level) -> Result<Self, String> {
+        let shape = request.shape;
+        let mut attention = Attention::new(shape).map_err(|e| e.to_string())?.level(level);
+        if request.causal {
+            attention = attention.causal();
+        }
+        let q: Vec<T> = request.read("q", shape.q_heads, shape.q_len)?;
+        let mut loaded = Self {
+            attention,
+            out: q.clone(),
+            q,
+            k: request.read("k", shape.kv_heads, shape.kv_len)?,
+            v: request.read("v", shape.kv_heads, shape.kv_len)?,
+            scratches: Vec::new(),
+        };
+        let scratch_len = loaded.bind().map_err(|e| e.to_string())?.scratch_len();
+        loaded.scratches = (0..request.threads).map(|_| Mutex::new(vec![0.0; scratch_len])).collect();
+        Ok(loaded)
+    }
+
+    fn bind(&mut self) -> Result<gqa::Job<'_, T, T, T, T>, Error> {
+        let Self { attention, q, k, v, out, .. } = self;
+        bind(attention, (q, k, v), out)
+    }
+}
+
+fn bind<'a, T: Element>(
+    attention: &Attention<'static>,
+    (q, k, v): (&'a [T], &'a [T], &'a [T]),
+    out: &'a mut [T],
+) -> Result<gqa::Job<'a, T, T, T, T>, Error> {
+    let Shape { q_heads, kv_heads, q_len, kv_len, head_dim, value_dim, .. } = *attention.shape();
+    attention.bind(
+        View::bhsd(q, q_heads, q_len, head_dim),
+        View::bhsd(k, kv_heads, kv_len, head_dim),
+        View::bhsd(v, kv_heads, kv_len, value_dim),
+        ViewMut::bhsd(out, q_heads, q_len, value_dim),
+    )
+}
+
+impl<T: Number> Workload for Loaded<T> {
+    fn run(&mut self, pool: &mut Pool) -> Result<(), Error> {
+        let Self { attention, q, k, v, out, scratches } = self;
+        let mut job = bind(attention, (q, k, v), out)?;
+        let scratch = |thread: usize| scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.threads() == 1 {
+            return job.run(&mut scratch(0));
+        }
+        let items = Mutex::new(job.items());
+        let failed = Mutex::new(Ok(()));
+        pool.run(&|thread| {
+            let mut scratch = scratch(thread);
+            // From the back: with a causal limit the last items are the longest.
+            let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next_back();
+            while let Some(mut item) = next() {
+                if let Err(error) = item.run(&mut scratch) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+                }
+            }
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn output(&self) -> Vec<f32> {
+        self.out.iter().map(|&x| x.to_f32()).collect()
+    }
+}

@@ -1,5 +1,5 @@
 //! NEON: part of every aarch64 target but the soft-float ones.
-#![allow(unsafe_code, reason = "tokens made from the proof that a `Level` is")]
+#![allow(unsafe_code, reason = "intrinsics, and tokens made from the proof that a `Level` is")]
 
 use super::{Isa, Level, TileOp, widen_f16_bits};
 use core::arch::aarch64::*;
@@ -46,18 +46,21 @@ impl Isa for Neon {
 
     #[inline(always)]
     fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F) {
-        (cast(vzip1q_f32(cast(a), cast(b))), cast(vzip2q_f32(cast(a), cast(b))))
+        // SAFETY: the token proves NEON.
+        unsafe { (cast(vzip1q_f32(cast(a), cast(b))), cast(vzip2q_f32(cast(a), cast(b)))) }
     }
 
     #[inline(always)]
     fn widen_f16(self, bits: &[u16]) -> Self::F {
         let Some(bits) = bits.first_chunk::<4>() else { return self.zero() };
-        widen_f16_bits(self, cast(vmovl_u16(cast(*bits))))
+        // SAFETY: the token proves NEON.
+        widen_f16_bits(self, cast(unsafe { vmovl_u16(cast(*bits)) }))
     }
 
     #[inline(always)]
     fn widen_bf16(self, bits: &[u16]) -> Self::F {
         let Some(bits) = bits.first_chunk::<4>() else { return self.zero() };
-        cast(vshll_n_u16::<16>(cast(*bits)))
+        // SAFETY: the token proves NEON.
+        cast(unsafe { vshll_n_u16::<16>(cast(*bits)) })
     }
 }

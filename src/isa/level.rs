@@ -159,15 +159,10 @@ impl Level {
             Kind::Avx512 => run(super::x86::avx512(self), op),
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Kind::Neon => run(super::aarch64::neon(self), op),
-            // Without the target feature no such level exists, and no code for it may be emitted.
-            #[cfg(target_arch = "wasm32")]
-            Kind::Simd128 if cfg!(target_feature = "simd128") => run(super::wasm::simd128(self), op),
-            #[cfg(target_arch = "wasm32")]
-            Kind::RelaxedSimd if cfg!(all(target_feature = "simd128", target_feature = "relaxed-simd")) => {
-                run(super::wasm::relaxed_simd(self), op)
-            }
-            #[cfg(target_arch = "wasm32")]
-            Kind::Simd128 | Kind::RelaxedSimd => run(scalar::Scalar, op),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Kind::Simd128 => run(super::wasm::simd128(self), op),
+            #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+            Kind::RelaxedSimd => run(super::wasm::relaxed_simd(self), op),
         }
     }
 }

@@ -208,10 +208,6 @@ fn narrow<S: Isa>(s: S, x: S::F, bits: &mut [u16], one: impl Fn(f32) -> u16) {
 }
 
 /// Half-precision bits, zero-extended to 32, as f32: exact, for zeros, subnormals, infinities and NaN too.
-#[cfg_attr(
-    any(target_arch = "x86", target_arch = "x86_64"),
-    allow(dead_code, reason = "x86 levels convert in hardware")
-)]
 #[inline(always)]
 fn widen_f16_bits<S: Isa>(isa: S, bits: S::U) -> S::F {
     let s = isa.simd();

@@ -1,7 +1,6 @@
 //! One number at a time: the level of microcontrollers, of Miri, and the yardstick of the others.
 
-use super::{Isa, Level, TileOp};
-use half::{bf16, f16};
+use super::{Isa, Level, TileOp, widen_f16_bits};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar;
@@ -55,11 +54,11 @@ impl Isa for Scalar {
 
     #[inline(always)]
     fn widen_f16(self, bits: &[u16]) -> f32 {
-        bits.first().map_or(0.0, |&bits| f16::from_bits(bits).to_f32())
+        bits.first().map_or(0.0, |&bits| widen_f16_bits(self, bits.into()))
     }
 
     #[inline(always)]
     fn widen_bf16(self, bits: &[u16]) -> f32 {
-        bits.first().map_or(0.0, |&bits| bf16::from_bits(bits).to_f32())
+        bits.first().map_or(0.0, |&bits| f32::from_bits(u32::from(bits) << 16))
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! for LANES keys at a time:  sums[row][key] = Σ_j K[key][j] · Q[row][j], vectors, reduced LANES at a time
-//! for a strip of columns:    acc[row][c] = f O[row][c];  for key: acc[row][c] += splat(P[row][key]) · V[key][c]
+//! for a strip of columns:    for key: acc[row][c] += splat(P[row][key]) · V[key][c];  O[row][c] = f O[row][c] + acc[row][c]
 //! ```
 //!
 //! Scores lie `[row][block]`, so that modifiers and softmax work on whole vectors of neighbouring keys. Vectors
@@ -311,13 +311,6 @@ impl<S: Isa, V: Element, const ROWS: usize> Strip<'_, S, V, ROWS> {
     fn accumulate<const VECS: usize>(&self, column: usize, output: &mut [f32], part: bool) {
         let s = self.s;
         let mut sums = [[s.zero(); VECS]; ROWS];
-        for ((sums, output), factor) in sums.iter_mut().zip(output.chunks_exact(self.width)).zip(self.factors)
-        {
-            let output = s.vectors(output.get(column..).unwrap_or_default());
-            for (sum, &output) in sums.iter_mut().zip(output) {
-                *sum = s.mul(output, s.splat(factor));
-            }
-        }
         let mut key = 0;
         self.weights.columns::<ROWS>(0).each(
             #[inline(always)]
@@ -343,10 +336,12 @@ impl<S: Isa, V: Element, const ROWS: usize> Strip<'_, S, V, ROWS> {
                 }
             },
         );
-        for (sums, output) in sums.iter().zip(output.chunks_exact_mut(self.width)) {
+        for ((sums, output), factor) in sums.iter().zip(output.chunks_exact_mut(self.width)).zip(self.factors)
+        {
+            let factor = s.splat(factor);
             let output = s.vectors_mut(output.get_mut(column..).unwrap_or_default());
             for (output, &sum) in output.iter_mut().zip(sums) {
-                *output = sum;
+                *output = s.mul_add(*output, factor, sum);
             }
         }
     }

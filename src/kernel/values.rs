@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! for COLS columns of V at a time:             COLS × VECS accumulators
-//!     acc[c][v] = factor[v] · O[c][v]
 //!     for key in block:
 //!         acc[c][v] += splat(V[key][c]) · P[key][v]
+//!     O[c][v] = factor[v] · O[c][v] + acc[c][v]
 //! ```
 //!
-//! The rescaling rides on loading the accumulators. Where a hidden key's value is not finite, 0 times it would be
+//! The rescaling rides on taking in the block's sums, which begin at 0: rounding grows with the length of a block and
+//! with the number of blocks, not with their product. Where a hidden key's value is not finite, 0 times it would be
 //! NaN: then the weights of hidden keys carry a mark (-1) and the sum is selected instead.
 
 #![allow(
@@ -71,13 +72,7 @@ impl<S: Isa, const VECS: usize, const MARKED: bool> Pass<'_, S, VECS, MARKED> {
     fn tile<const COLS: usize>(&self, column: usize, output: &mut [[S::F; VECS]; COLS]) {
         let s = self.s;
         let Some(strips) = self.values.strips::<COLS>(column) else { return };
-        // Number by number: a copy of the whole tile would stay in memory.
         let mut sums = [[s.zero(); VECS]; COLS];
-        for c in 0..COLS {
-            for v in 0..VECS {
-                sums[c][v] = s.mul(output[c][v], self.factor[v]);
-            }
-        }
         strips.zip_each(
             self.weights,
             #[inline(always)]
@@ -94,7 +89,7 @@ impl<S: Isa, const VECS: usize, const MARKED: bool> Pass<'_, S, VECS, MARKED> {
         );
         for c in 0..COLS {
             for v in 0..VECS {
-                output[c][v] = sums[c][v];
+                output[c][v] = s.mul_add(output[c][v], self.factor[v], sums[c][v]);
             }
         }
     }

@@ -7,7 +7,18 @@ use std::path::{Path, PathBuf};
 
 /// Each room imports only from rooms above it (and from itself).
 const ROOMS: [&str; 12] = [
-    "error", "shape", "view", "panel", "isa", "element", "math", "score", "tiling", "kernel", "job", "attention",
+    "error",
+    "shape",
+    "view",
+    "panel",
+    "isa",
+    "element",
+    "math",
+    "score",
+    "tiling",
+    "kernel",
+    "job",
+    "attention",
 ];
 
 /// The rooms that may hold `unsafe`.

@@ -1,0 +1,241 @@
+//! The same bits for a row whatever else is in the call, in whatever order, on however many threads, with whatever
+//! in the scratch.
+
+mod support;
+
+use gqa::{Attention, Level, Shape};
+use support::{
+    Answer, Bias, Dense, Layout, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides,
+    random_operands, visit_some,
+};
+
+/// Shapes on both sides of the limit between few and many rows, of one item and of several.
+const SHAPES: [([usize; 2], [usize; 2]); 6] = [
+    ([4, 4], [1, 40]),
+    ([6, 2], [1, 133]),
+    ([3, 3], [3, 70]),
+    ([4, 2], [9, 65]),
+    ([6, 3], [50, 100]),
+    ([2, 2], [150, 33]),
+];
+
+/// Something of everything.
+fn modifiers(shape: &Shape, rng: &mut Rng) -> Modifiers {
+    let (strides, count) = mask_strides(shape, [false, false, true, true]);
+    let bias = Bias::of(0, &rng.normals(count));
+    let heads = 0..shape.q_heads;
+    Modifiers {
+        softcap: Some(20.0),
+        bias: Some(Dense { data: bias, strides }),
+        left: Some(50),
+        alibi: Some(heads.clone().map(|_| 0.125).collect()),
+        sinks: Some(heads.map(|_| 0.5).collect()),
+        ..Modifiers::causal()
+    }
+}
+
+/// Runs a check on all shapes, storage types and levels, plain and with modifiers.
+fn everywhere<C: Check>() {
+    for (index, (heads, lens)) in SHAPES.into_iter().enumerate() {
+        for storage in 0..3 {
+            let mut rng = Rng(index as u64);
+            let shape = support::shape(3, heads, lens, 11 + 13 * (index % 2));
+            visit_some(
+                storage,
+                Everywhere::<C>(shape, &[Modifiers::default(), modifiers(&shape, &mut rng)], C::default()),
+            );
+        }
+    }
+}
+
+/// A check of one call: `bits` is what it answers when it is run plainly.
+trait Check: Default {
+    fn check<Q: Number, K: Number, V: Number, O: Number>(
+        &self,
+        case: &Case<'_, Q, K, V>,
+        bits: &[Vec<u32>; 2],
+    );
+}
+
+struct Everywhere<'a, C>(Shape, &'a [Modifiers], C);
+
+struct Case<'a, Q, K, V> {
+    shape: Shape,
+    modifiers: &'a Modifiers,
+    level: Level,
+    operands: &'a Operands<Q, K, V>,
+}
+
+impl<C: Check> Visit for Everywhere<'_, C> {
+    fn visit<Q: Number, K: Number, V: Number, O: Number>(self) {
+        let operands = Operands::<Q, K, V>::random(&self.0, &mut Rng(7));
+        for modifiers in self.1 {
+            for level in levels() {
+                let case = Case { shape: self.0, modifiers, level, operands: &operands };
+                let bits = operands.call(&self.0, modifiers, level).run::<O>().bits();
+                self.2.check::<Q, K, V, O>(&case, &bits);
+            }
+        }
+    }
+}
+
+impl<Q: Number, K: Number, V: Number> Case<'_, Q, K, V> {
+    /// The answer's bits when `run` runs the bound job.
+    fn bits<O: Number>(&self, run: impl FnOnce(&mut gqa::Job<'_, Q, K, V, O>)) -> [Vec<u32>; 2] {
+        let mut answer = Answer::<O>::nothing(&self.shape, Layout::Bhsd);
+        let attention = self.modifiers.attach(Attention::new(self.shape).unwrap()).level(self.level);
+        let (q, k, v) = (self.operands.q.view(), self.operands.k.view(), self.operands.v.view());
+        let job = attention.bind(q, k, v, answer.out.view_mut()).unwrap();
+        run(&mut job.lse(answer.lse.view_mut()).unwrap());
+        answer.bits()
+    }
+}
+
+#[derive(Default)]
+struct Orders;
+
+impl Check for Orders {
+    fn check<Q: Number, K: Number, V: Number, O: Number>(
+        &self,
+        case: &Case<'_, Q, K, V>,
+        bits: &[Vec<u32>; 2],
+    ) {
+        let reversed = case.bits::<O>(|job| {
+            let mut scratch = vec![0.0; job.scratch_len()];
+            job.items().rev().for_each(|mut item| item.run(&mut scratch).unwrap());
+        });
+        assert_eq!(&reversed, bits, "reversed at {} {:?}", case.level, case.shape);
+        let shuffled = case.bits::<O>(|job| {
+            let mut scratch = vec![0.0; job.scratch_len()];
+            let mut items: Vec<_> = job.items().collect();
+            Rng(8).shuffle(&mut items);
+            items.iter_mut().for_each(|item| item.run(&mut scratch).unwrap());
+        });
+        assert_eq!(&shuffled, bits, "shuffled at {} {:?}", case.level, case.shape);
+    }
+}
+
+#[derive(Default)]
+struct Threads;
+
+impl Check for Threads {
+    fn check<Q: Number, K: Number, V: Number, O: Number>(
+        &self,
+        case: &Case<'_, Q, K, V>,
+        bits: &[Vec<u32>; 2],
+    ) {
+        for threads in [2, 3] {
+            let found = case.bits::<O>(|job| {
+                let length = job.scratch_len();
+                let mut rest = job.items();
+                let share = rest.len().div_ceil(threads);
+                std::thread::scope(|scope| {
+                    while rest.len() > 0 {
+                        let (items, others) = rest.split_at(share);
+                        rest = others;
+                        scope.spawn(move || {
+                            let mut scratch = vec![0.0; length];
+                            items.for_each(|mut item| item.run(&mut scratch).unwrap());
+                        });
+                    }
+                });
+            });
+            assert_eq!(&found, bits, "{threads} threads at {} {:?}", case.level, case.shape);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Scratch;
+
+impl Check for Scratch {
+    fn check<Q: Number, K: Number, V: Number, O: Number>(
+        &self,
+        case: &Case<'_, Q, K, V>,
+        bits: &[Vec<u32>; 2],
+    ) {
+        for garbage in [0.0, 1e30, f32::INFINITY, f32::NAN] {
+            for offset in [0, 1, 2, 5] {
+                let found = case.bits::<O>(|job| {
+                    let mut scratch = vec![garbage; job.scratch_len() + offset];
+                    job.run(&mut scratch[offset..]).unwrap();
+                });
+                assert_eq!(&found, bits, "{garbage} at offset {offset} at {} {:?}", case.level, case.shape);
+            }
+        }
+        let again = case.bits::<O>(|job| {
+            let mut scratch = vec![0.0; job.scratch_len()];
+            job.run(&mut scratch).unwrap();
+            job.run(&mut scratch).unwrap();
+        });
+        assert_eq!(&again, bits, "run twice at {} {:?}", case.level, case.shape);
+    }
+}
+
+#[derive(Default)]
+struct Company;
+
+impl Check for Company {
+    /// Each KV head of each sequence alone, with its query heads.
+    fn check<Q: Number, K: Number, V: Number, O: Number>(
+        &self,
+        case: &Case<'_, Q, K, V>,
+        bits: &[Vec<u32>; 2],
+    ) {
+        let Case { shape, modifiers, level, operands } = *case;
+        let group = shape.group();
+        let alone = Shape { batch: 1, q_heads: group, kv_heads: 1, ..shape };
+        let first = |numbers: &Option<Vec<f32>>| numbers.as_ref().map(|numbers| numbers[..group].to_vec());
+        let modifiers =
+            Modifiers { alibi: first(&modifiers.alibi), sinks: first(&modifiers.sinks), ..modifiers.clone() };
+        for (index, rows) in bits[0].chunks(group * shape.q_len * shape.value_dim).enumerate() {
+            let part = |numbers: Vec<f64>, length: usize| numbers[index * length..][..length].to_vec();
+            let [q, k, v] = operands.numbers();
+            let numbers = [
+                part(q, group * shape.q_len * shape.head_dim),
+                part(k, shape.kv_len * shape.head_dim),
+                part(v, shape.kv_len * shape.value_dim),
+            ];
+            let operands = Operands::<Q, K, V>::new(&alone, [Layout::Bshd; 3], &numbers);
+            let [out, lse] = operands.call(&alone, &modifiers, level).run::<O>().bits();
+            assert_eq!(out, rows, "head {index} alone at {level} {shape:?}");
+            assert_eq!(
+                lse,
+                bits[1][index * lse.len()..][..lse.len()],
+                "head {index} alone at {level} {shape:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn any_order_of_items() {
+    everywhere::<Orders>();
+}
+
+#[test]
+fn any_number_of_threads() {
+    everywhere::<Threads>();
+}
+
+#[test]
+fn any_scratch_and_twice() {
+    everywhere::<Scratch>();
+}
+
+#[test]
+fn any_company_of_batches_and_heads() {
+    everywhere::<Company>();
+}
+
+#[test]
+fn any_level_runs_what_it_says() {
+    let (shape, modifiers) = (support::shape(1, [2, 1], [3, 9], 8), Modifiers::default());
+    let numbers = random_operands(&shape, &mut Rng(9));
+    let operands = Operands::<f32, f32, f32>::new(&shape, [Layout::Bhsd; 3], &numbers);
+    for level in levels() {
+        let case = Case { shape, modifiers: &modifiers, level, operands: &operands };
+        case.bits::<f32>(|job| assert_eq!(job.level(), level));
+        assert_eq!(Level::named(level.name()), Some(level));
+    }
+}

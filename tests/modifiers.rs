@@ -1,0 +1,140 @@
+//! Every modifier with every other, in both kernels and mixed storage, at every level: output, log-sum-exp and each
+//! stage of the scores against the reference; looking at a stage changes no bit of the output.
+
+mod support;
+
+use gqa::{Alignment, Shape, Stage, alibi_slope};
+use support::{
+    Bias, Dense, LAYOUTS, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides, random_operands,
+    times, visit_some,
+};
+
+const STAGES: [Stage; 4] = [Stage::Raw, Stage::Softcapped, Stage::Biased, Stage::Softmax];
+
+/// Choices taken from a number digit by digit, so that counting goes through the whole cross product.
+struct Choices(usize);
+
+impl Choices {
+    fn of(&mut self, count: usize) -> usize {
+        let choice = self.0 % count;
+        self.0 /= count;
+        choice
+    }
+
+    /// `then()` in one of two cases.
+    fn maybe<T>(&mut self, then: impl FnOnce() -> T) -> Option<T> {
+        (self.of(2) == 1).then(then)
+    }
+}
+
+/// How many choices [`modifiers`] has.
+const COMBINATIONS: usize = 2 * 2 * 4 * 2 * 6 * 4 * 2 * 2 * 2 * 2;
+
+/// Combination number `index`; how dense operands are broadcast, and all numbers, are random.
+fn modifiers(index: usize, shape: &Shape, rng: &mut Rng) -> Modifiers {
+    let mut choices = Choices(index);
+    let broadcast = rng.below(16);
+    let has = [0, 1, 2, 3].map(|axis| broadcast >> axis & 1 == 1);
+    let (strides, count) = mask_strides(shape, has);
+    let lengths = |rng: &mut Rng| (0..shape.batch).map(|_| rng.below(shape.kv_len + 1)).collect::<Vec<_>>();
+    let scale = choices.maybe(|| (rng.normal() * 0.5) as f32);
+    let softcap = choices.maybe(|| 0.5 + 4.0 * rng.unit() as f32);
+    let bias = match choices.of(4) {
+        0 => None,
+        storage => {
+            let numbers: Vec<_> = (0..count)
+                .map(|_| if rng.once_in(6) { f64::NEG_INFINITY } else { 3.0 * rng.normal() })
+                .collect();
+            Some(Dense { data: Bias::of(storage, &numbers), strides })
+        }
+    };
+    let mask = choices.maybe(|| {
+        let axes = rng.below(16);
+        let (strides, count) = mask_strides(shape, [0, 1, 2, 3].map(|axis| axes >> axis & 1 == 1));
+        Dense { data: (0..count).map(|_| !rng.once_in(4)).collect(), strides }
+    });
+    let reach = |rng: &mut Rng| Some(rng.below(shape.kv_len));
+    let (alignment, causal) = match choices.of(6) {
+        0 => (Alignment::default(), None),
+        1 => (Alignment::TopLeft, Some(0)),
+        2 => (Alignment::BottomRight, Some(0)),
+        3 => (Alignment::Offset(rng.below(2 * shape.kv_len) as i64), Some(0)),
+        4 => (Alignment::Offset(-(rng.below(2 * shape.q_len) as i64)), Some(0)),
+        _ => (Alignment::Offset(rng.below(100) as i64 - 50), None),
+    };
+    let (left, right) = match choices.of(4) {
+        0 => (None, causal),
+        1 => (reach(rng), causal),
+        2 => (None, causal.or(reach(rng))),
+        _ => (reach(rng), causal.or(reach(rng))),
+    };
+    Modifiers {
+        scale,
+        softcap,
+        bias,
+        mask,
+        alignment,
+        left,
+        right,
+        alibi: choices.maybe(|| (0..shape.q_heads).map(|head| alibi_slope(head, shape.q_heads)).collect()),
+        key_lengths: choices.maybe(|| lengths(rng)),
+        prefix_lengths: choices.maybe(|| lengths(rng)),
+        sinks: choices.maybe(|| {
+            let sink = |_| if rng.once_in(5) { f32::NEG_INFINITY } else { 2.0 * rng.normal() as f32 };
+            (0..shape.q_heads).map(sink).collect()
+        }),
+    }
+}
+
+/// One combination.
+struct Case<'a> {
+    shape: Shape,
+    modifiers: Modifiers,
+    rng: &'a mut Rng,
+    worst: &'a mut f64,
+}
+
+impl Visit for Case<'_> {
+    fn visit<Q: Number, K: Number, V: Number, O: Number>(self) {
+        let Self { shape, modifiers, rng, worst } = self;
+        let layouts = [rng.pick(&LAYOUTS), rng.pick(&LAYOUTS), rng.pick(&LAYOUTS)];
+        let operands = Operands::<Q, K, V>::new(&shape, layouts, &random_operands(&shape, rng));
+        let expected = operands.expected(&shape, &modifiers);
+        for level in levels() {
+            let mut call = operands.call(&shape, &modifiers, level);
+            call.layout = rng.pick(&LAYOUTS);
+            let bits = call.run::<O>().bits();
+            for stage in STAGES {
+                call.stage = Some(stage);
+                let answer = call.run::<O>();
+                let what = (stage, level, [Q::NAME, K::NAME, V::NAME, O::NAME], shape, &modifiers);
+                assert_eq!(answer.bits(), bits, "{what:?}");
+                *worst = worst.max(expected.check(&answer, call.stage, &what));
+            }
+        }
+    }
+}
+
+/// Goes through all combinations, with shapes of these `[q_heads, kv_heads]` and `[q_len, kv_len]` in turn.
+fn cross(seed: u64, shapes: &[([usize; 2], [usize; 2])]) {
+    let (mut rng, mut worst) = (Rng(seed), 0.0);
+    for round in 0..times(COMBINATIONS) {
+        // A step without a common divisor: each part of a shortened run has every choice too.
+        let index = round * 4999 % COMBINATIONS;
+        let (heads, lens) = shapes[round % shapes.len()];
+        let shape = Shape { value_dim: 1 + rng.below(9), ..support::shape(2, heads, lens, 1 + rng.below(9)) };
+        let modifiers = modifiers(index, &shape, &mut rng);
+        visit_some(rng.below(3), Case { shape, modifiers, rng: &mut rng, worst: &mut worst });
+    }
+    println!("greatest error in parts of the bound: {worst:.3}");
+}
+
+#[test]
+fn few_rows() {
+    cross(1, &[([2, 2], [3, 21]), ([3, 1], [1, 70]), ([4, 2], [2, 35]), ([8, 1], [1, 33])]);
+}
+
+#[test]
+fn many_rows() {
+    cross(2, &[([4, 2], [9, 21]), ([1, 1], [37, 70]), ([6, 2], [7, 35]), ([7, 1], [11, 66])]);
+}

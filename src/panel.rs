@@ -100,25 +100,41 @@ impl<const ROWS: usize, T: Copy> Columns<'_, ROWS, T> {
     #[inline(always)]
     pub(crate) fn each(self, mut each: impl FnMut([T; ROWS])) {
         for column in 0..self.cols {
-            // SAFETY: `column` < `cols`, and each row has `cols` elements.
-            each(self.rows.map(
-                #[inline(always)]
-                |row| unsafe { *row.add(column) },
-            ));
+            // SAFETY: the range ends at `cols`.
+            each(unsafe { self.column(column) });
         }
     }
 
-    /// Each column with the item of `with` beside it, until either ends: one loop, one counter.
+    /// Each column with the item of `with` beside it, until either ends; `UNROLL` columns to a round of the loop.
     #[inline(always)]
-    pub(crate) fn zip_each<U>(self, with: &[U], mut each: impl FnMut([T; ROWS], &U)) {
-        for (column, item) in with.iter().take(self.cols).enumerate() {
-            // SAFETY: `column` < `cols`, and each row has `cols` elements.
-            let numbers = self.rows.map(
-                #[inline(always)]
-                |row| unsafe { *row.add(column) },
-            );
-            each(numbers, item);
+    pub(crate) fn zip_each<const UNROLL: usize, U>(self, with: &[U], mut each: impl FnMut([T; ROWS], &U)) {
+        let with = with.get(..self.cols).unwrap_or(with);
+        let (rounds, rest) = with.as_chunks::<UNROLL>();
+        let mut column = 0;
+        for items in rounds {
+            for item in items {
+                // SAFETY: a column is read for each item, and there are at most `cols` items.
+                each(unsafe { self.column(column) }, item);
+                column += 1;
+            }
         }
+        for item in rest {
+            // SAFETY: as above; these are the last items.
+            each(unsafe { self.column(column) }, item);
+            column += 1;
+        }
+    }
+
+    /// # Safety
+    /// `column` is less than `cols`.
+    #[inline(always)]
+    unsafe fn column(&self, column: usize) -> [T; ROWS] {
+        debug_assert!(column < self.cols);
+        // SAFETY: each row has `cols` elements, and the caller promises one of them.
+        self.rows.map(
+            #[inline(always)]
+            |row| unsafe { *row.add(column) },
+        )
     }
 }
 
@@ -131,16 +147,28 @@ pub(crate) struct Strips<'a, const COLS: usize, T = f32> {
 }
 
 impl<'a, const COLS: usize, T> Strips<'a, COLS, T> {
-    /// Each strip with the item of `with` beside it, until either ends: one loop, one counter.
+    /// Each strip with the item of `with` beside it, until either ends; `UNROLL` strips to a round of the loop.
     #[inline(always)]
-    pub(crate) fn zip_each<U>(self, with: &[U], mut each: impl FnMut(&'a [T; COLS], &U)) {
+    pub(crate) fn zip_each<const UNROLL: usize, U>(
+        self,
+        with: &[U],
+        mut each: impl FnMut(&'a [T; COLS], &U),
+    ) {
+        let with = with.get(..self.rows).unwrap_or(with);
+        let (rounds, rest) = with.as_chunks::<UNROLL>();
         let mut next = self.first;
-        for item in with.iter().take(self.rows) {
-            // SAFETY: at most `rows` strips are read, the next one `stride` after the one before.
-            let strip = unsafe { &*next.cast::<[T; COLS]>() };
-            // Past the last strip the pointer may leave the data, where it is not read.
+        for items in rounds {
+            for item in items {
+                // SAFETY: a strip is read for each item, and there are at most `rows` items, `stride` apart.
+                each(unsafe { &*next.cast::<[T; COLS]>() }, item);
+                // Past the last strip the pointer may leave the data, where it is not read.
+                next = next.wrapping_add(self.stride);
+            }
+        }
+        for item in rest {
+            // SAFETY: as above; these are the last items.
+            each(unsafe { &*next.cast::<[T; COLS]>() }, item);
             next = next.wrapping_add(self.stride);
-            each(strip, item);
         }
     }
 }
@@ -315,11 +343,14 @@ mod tests {
         let panel = Panel::new(&data, 7, 3, 4).unwrap();
         let mut seen = Vec::new();
         // Rows past the last one repeat it.
-        panel.columns::<3>(1).zip_each(&[0, 1, 2, 3, 4], |numbers, &item| seen.push((numbers, item)));
+        panel.columns::<3>(1).zip_each::<2, _>(&[0, 1, 2, 3, 4], |numbers, &item| seen.push((numbers, item)));
         assert_eq!(seen.len(), 4);
         assert_eq!((seen[0], seen[3]), (([7.0, 14.0, 14.0], 0), ([10.0, 17.0, 17.0], 3)));
         let mut seen = Vec::new();
-        panel.strips::<2>(1).unwrap().zip_each(&[0, 1, 2, 3], |strip, &item| seen.push((*strip, item)));
+        panel
+            .strips::<2>(1)
+            .unwrap()
+            .zip_each::<2, _>(&[0, 1, 2, 3], |strip, &item| seen.push((*strip, item)));
         assert_eq!(seen, [([1.0, 2.0], 0), ([8.0, 9.0], 1), ([15.0, 16.0], 2)]);
         assert_eq!(panel.iter().count(), 3);
     }

@@ -34,6 +34,10 @@ use crate::shape::Shape;
 use crate::tiling::{Kernel, KvStorage, Tile};
 use crate::view::View;
 
+/// Rounds of the inner loops that are written out: counting takes issue slots of the multiply-adds. One where code
+/// size matters more.
+const UNROLL: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { 2 } else { 1 };
+
 /// One work item as a kernel sees it.
 pub(crate) struct Task<'a, Q, K, V, O> {
     pub(crate) shape: &'a Shape,

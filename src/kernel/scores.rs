@@ -15,6 +15,7 @@
     reason = "loops over indices unroll early enough to leave tiles in registers"
 )]
 
+use super::UNROLL;
 use crate::isa::Isa;
 use crate::panel::Panel;
 
@@ -36,7 +37,7 @@ pub(super) fn products<S: Isa, const KEYS: usize, const VECS: usize>(
             for (tile, scores) in scores.chunks_mut(KEYS).enumerate() {
                 let mut sums = [[s.zero(); VECS]; KEYS];
                 // The rows past the last key repeat it: computed, and not stored.
-                keys.columns::<KEYS>(tile * KEYS).zip_each(
+                keys.columns::<KEYS>(tile * KEYS).zip_each::<UNROLL, _>(
                     queries,
                     #[inline(always)]
                     |keys, query| {

@@ -16,6 +16,7 @@
     reason = "loops over indices unroll early enough to leave tiles in registers"
 )]
 
+use super::UNROLL;
 use crate::element::{Element, load_part};
 use crate::isa::Isa;
 use crate::panel::Panel;
@@ -73,7 +74,7 @@ impl<S: Isa, const VECS: usize, const MARKED: bool> Pass<'_, S, VECS, MARKED> {
         let s = self.s;
         let Some(strips) = self.values.strips::<COLS>(column) else { return };
         let mut sums = [[s.zero(); VECS]; COLS];
-        strips.zip_each(
+        strips.zip_each::<UNROLL, _>(
             self.weights,
             #[inline(always)]
             |values, weights| {

@@ -213,6 +213,7 @@ fn any_order_of_items() {
     everywhere::<Orders>();
 }
 
+#[cfg(not(target_family = "wasm"))]
 #[test]
 fn any_number_of_threads() {
     everywhere::<Threads>();

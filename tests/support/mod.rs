@@ -36,9 +36,11 @@ pub fn levels() -> impl Iterator<Item = Level> + Clone {
     Level::available()
 }
 
-/// How often to repeat something: `count`, but few times in an interpreter.
+/// How often to repeat something: `count`, but few times in an interpreter, and one in `GQA_TEST_SHARE` where this
+/// environment variable is set, for machines that are emulated.
 pub fn times(count: usize) -> usize {
-    if cfg!(miri) { count.div_ceil(100) } else { count }
+    let share = std::env::var("GQA_TEST_SHARE").map(|share| share.parse().expect("a number"));
+    count.div_ceil(if cfg!(miri) { 100 } else { share.unwrap_or(1) })
 }
 
 /// A shape of one dim, `[q_heads, kv_heads]`.

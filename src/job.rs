@@ -13,7 +13,7 @@ use crate::score::Modifiers;
 use crate::score::block::Stage;
 use crate::shape::Shape;
 use crate::tiling::{Kernel, KvStorage, Tile};
-use crate::view::{Extent, View, ViewMut};
+use crate::view::{Extent, Strides, View, ViewMut};
 
 /// A call whose every size, stride and slice has been checked: what [`Attention::bind`](crate::Attention::bind) returns.
 ///
@@ -57,9 +57,11 @@ fn grid<'a, T>(
     let extent = Extent::rows(operand, view.strides, [shape.batch, shape.q_heads, shape.q_len], dim);
     extent.check(view.data.len())?;
     extent.check_disjoint()?;
+    // Rows without elements may have strides of any size.
+    let strides = if extent.needed()? == 0 { Strides::NONE } else { view.strides };
     // SAFETY: `check` has found every row inside the slice, `check_disjoint` that no two share an element, for the
     // sizes of `shape`; items name only rows of these sizes.
-    Ok(unsafe { Grid::new(view.data, view.strides, dim) })
+    Ok(unsafe { Grid::new(view.data, strides, dim) })
 }
 
 impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
@@ -70,9 +72,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         out: ViewMut<'a, O>,
     ) -> Result<Self, Error> {
         let Shape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, value_dim } = shape;
-        Extent::rows(Operand::Query, q.strides, [batch, q_heads, q_len], head_dim).check(q.data.len())?;
-        Extent::rows(Operand::Key, k.strides, [batch, kv_heads, kv_len], head_dim).check(k.data.len())?;
-        Extent::rows(Operand::Value, v.strides, [batch, kv_heads, kv_len], value_dim).check(v.data.len())?;
+        let q = q.checked(Operand::Query, [batch, q_heads, q_len], head_dim)?;
+        let k = k.checked(Operand::Key, [batch, kv_heads, kv_len], head_dim)?;
+        let v = v.checked(Operand::Value, [batch, kv_heads, kv_len], value_dim)?;
         let out = grid(Operand::Output, out, &shape, value_dim)?;
         Ok(Self { shape, level, modifiers, q, k, v, out, lse: None, inspection: None })
     }

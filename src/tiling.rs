@@ -30,7 +30,8 @@ pub(crate) struct Tile {
     pub(crate) block: usize,
     /// Up to this many rows the few-rows kernel is faster.
     pub(crate) few_rows: usize,
-    /// Keys of a block of the few-rows kernel; a multiple of `lanes`.
+    /// Keys of a block of the few-rows kernel; a multiple of `lanes`. From memory the length made no difference (16 to
+    /// 128 keys); from the caches 64 are 5 % faster than 32 in f32 and 12 % in f16.
     pub(crate) few_block: usize,
 }
 
@@ -40,12 +41,12 @@ pub(crate) const FEW_TOGETHER: usize = 4;
 impl Tile {
     pub(crate) const fn of(level: Level) -> Self {
         match level.lanes() {
-            16 => Self { lanes: 16, vecs: 4, half: 2, groups: 1, block: 96, few_rows: 12, few_block: 32 },
-            8 => Self { lanes: 8, vecs: 2, half: 1, groups: 2, block: 64, few_rows: 8, few_block: 32 },
+            16 => Self { lanes: 16, vecs: 4, half: 2, groups: 1, block: 96, few_rows: 12, few_block: 64 },
+            8 => Self { lanes: 8, vecs: 2, half: 1, groups: 2, block: 64, few_rows: 8, few_block: 64 },
             4 if cfg!(target_arch = "wasm32") => {
-                Self { lanes: 4, vecs: 4, half: 1, groups: 2, block: 64, few_rows: 6, few_block: 32 }
+                Self { lanes: 4, vecs: 4, half: 1, groups: 2, block: 64, few_rows: 6, few_block: 64 }
             }
-            4 => Self { lanes: 4, vecs: 4, half: 2, groups: 2, block: 64, few_rows: 6, few_block: 32 },
+            4 => Self { lanes: 4, vecs: 4, half: 2, groups: 2, block: 64, few_rows: 6, few_block: 64 },
             _ => Self { lanes: 1, vecs: 4, half: 1, groups: 1, block: 16, few_rows: 3, few_block: 16 },
         }
     }

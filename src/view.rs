@@ -25,6 +25,9 @@ pub struct Strides {
 }
 
 impl Strides {
+    /// Of an operand without elements.
+    pub(crate) const NONE: Self = Self { batch: 0, head: 0, row: 0 };
+
     /// Contiguous `[batch, heads, rows, dim]`. Products saturate; a bind then reports the overflow.
     #[must_use]
     pub const fn bhsd(heads: usize, rows: usize, dim: usize) -> Self {
@@ -74,6 +77,17 @@ impl<'a, T> View<'a, T> {
     #[must_use]
     pub const fn bshd(data: &'a [T], heads: usize, rows: usize, dim: usize) -> Self {
         Self::new(data, Strides::bshd(heads, rows, dim))
+    }
+
+    /// The view, checked: that it reaches to the last element of `sizes` rows of `dim`. Where there is none, its strides
+    /// mean nothing (they may be of any size) and become 0.
+    pub(crate) fn checked(mut self, operand: Operand, sizes: [usize; 3], dim: usize) -> Result<Self, Error> {
+        let extent = Extent::rows(operand, self.strides, sizes, dim);
+        extent.check(self.data.len())?;
+        if extent.needed()? == 0 {
+            self.strides = Strides::NONE;
+        }
+        Ok(self)
     }
 
     /// The elements from the first row of a head on; empty if the view does not reach there.

@@ -171,8 +171,8 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
             Kernel::Many => Tile::of(self.level).item_rows(),
         };
         let tiles = rows.div_ceil(item_rows);
-        // Can't overflow: at most the number of query rows, which the shape's check bounds.
-        Items { job: self, tiles, item_rows, indices: 0..self.shape.batch * self.shape.kv_heads * tiles }
+        // Can't overflow: 0 without rows, else at most the number of query rows, which the shape's check bounds.
+        Items { job: self, tiles, item_rows, indices: 0..tiles * self.shape.kv_heads * self.shape.batch }
     }
 }
 

@@ -35,9 +35,9 @@ pub fn alibi_slope(head: usize, heads: usize) -> f32 {
     };
     let (index, count) = match head.checked_sub(below) {
         None => (head + 1, below),
-        Some(beyond) => (2 * beyond + 1, below.saturating_mul(2)),
+        Some(beyond) => (beyond.saturating_mul(2).saturating_add(1), below.saturating_mul(2)),
     };
-    exp2_fraction(8 * index, count)
+    exp2_fraction(index.saturating_mul(8), count)
 }
 
 /// `2^(-numerator / denominator)` for a power of two `denominator`: an exact scaling of a root of 2.

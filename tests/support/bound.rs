@@ -10,7 +10,7 @@
 //! | softcap | `+ 10 u abs(s')`: tanh within 3 ULP, its argument and the product; its slope is at most 1 |
 //! | ALiBi, bias | `+ u (abs(s) + 4 slope · distance + abs(bias))` |
 //! | weight `w = e^(s - lse)` | `w (ε + ε̄ + u Σ(n))`, where `ε = δ + u (10 + abs(s - max))` for `e` within 1.5 ULP and the rescaling of what has been summed, and `ε̄ = Σ w ε` |
-//! | `out = Σ w v` | `Σ w abs(v) (ε + ε̄ + 2 u Σ(n))`, `+ ½ ULP` of the output's storage type |
+//! | `out = Σ w v` | `Σ abs(v) (w (ε + ε̄ + 2 u Σ(n)) + 2⁻¹²⁵)` (what exp flushes to 0), `+ ½ ULP` of the output's storage type |
 //! | `lse` | `ε̄ + u (Σ(n) + 2 abs(lse))` |
 //!
 //! `n` is the number of visible keys. In words: the output's error is at most twice that of the scores, weighted as
@@ -73,7 +73,9 @@ pub fn bound(shape: &Shape, [q, k, v]: [&[f64]; 3], options: &Options, exact: &O
         for (key, (weight, e)) in weights.iter().zip(&exponents).enumerate() {
             bounds.softmax.push(weight * (e + mean + U * sum(visible)));
             if scores[key] != f64::NEG_INFINITY {
-                let factor = weight * (e + mean + 2.0 * U * sum(visible));
+                // Below 2⁻¹²⁶ an exponential may be flushed to 0: that of the weight, and that of a rescaling.
+                let flushed = 2.0 * f64::from(f32::MIN_POSITIVE);
+                let factor = weight * (e + mean + 2.0 * U * sum(visible)) + flushed;
                 for (out, value) in out.iter_mut().zip(&v[(first + key) * value_dim..]) {
                     *out += factor * value.abs();
                 }

@@ -41,7 +41,7 @@ pub(crate) const FEW_TOGETHER: usize = 4;
 impl Tile {
     pub(crate) const fn of(level: Level) -> Self {
         match level.lanes() {
-            16 => Self { lanes: 16, vecs: 4, half: 2, groups: 1, block: 96, few_rows: 12, few_block: 64 },
+            16 => Self { lanes: 16, vecs: 3, half: 2, groups: 1, block: 96, few_rows: 12, few_block: 64 },
             8 => Self { lanes: 8, vecs: 2, half: 1, groups: 2, block: 64, few_rows: 8, few_block: 64 },
             4 if cfg!(target_arch = "wasm32") => {
                 Self { lanes: 4, vecs: 4, half: 1, groups: 2, block: 64, few_rows: 6, few_block: 64 }

@@ -132,34 +132,33 @@ pub trait Isa: Copy {
     }
 
     #[inline(always)]
-    fn either(self, a: Self::M, b: Self::M) -> Self::M {
-        self.simd().or_m32s(a, b)
-    }
-
-    #[inline(always)]
     fn select(self, mask: Self::M, if_true: Self::F, if_false: Self::F) -> Self::F {
         self.simd().select_f32s(mask, if_true, if_false)
     }
 
-    /// [`Isa::scale`] by `2^n` gives 0 for the `n` that belongs to this `x` of `e^x`.
-    const EXP_LEAST: f32 = -88.0;
-
-    /// `n`, the integer nearest to `x · factor`, and what [`Isa::scale`] makes `2^n` of. The product is within ±2²¹.
+    /// `t` less the integer `n` nearest to it, and what [`Isa::scale`] makes `2^n` of. `t` is less than
+    /// 127; `2^n` is 0 where it is less than -126.5.
     #[inline(always)]
-    fn round_power(self, x: Self::F, factor: f32) -> (Self::F, Self::F) {
+    fn split(self, t: Self::F) -> (Self::F, Self::F) {
+        // `max` keeps a NaN in its second operand.
+        let t = self.max(self.splat(-127.0), t);
         // Adding 1.5 · 2²³ leaves the integer in the low bits of the fraction, biased as an exponent is.
         let magic = self.splat(12_582_912.0 + 127.0);
-        let biased = self.mul_add(x, self.splat(factor), magic);
-        (self.sub(biased, magic), biased)
+        let biased = self.add(t, magic);
+        (self.sub(t, self.sub(biased, magic)), biased)
     }
 
-    /// `p · 2^n` for the second part of [`Isa::round_power`], `n` from -127 (which gives 0) to 127.
+    /// `p · 2^n` for the second part of [`Isa::split`].
     #[inline(always)]
     fn scale(self, p: Self::F, power: Self::F) -> Self::F {
         let s = self.simd();
         let exponent = s.wrapping_dyn_shl_u32s(s.transmute_u32s_f32s(power), s.splat_u32s(23));
         self.mul(p, s.transmute_f32s_u32s(exponent))
     }
+
+    /// Asks for the cache lines of a slice ahead of their use. A hint: nothing depends on it.
+    #[inline(always)]
+    fn prefetch<T>(self, _: &[T]) {}
 
     /// The two halves of `[a₀ b₀ a₁ b₁ …]`.
     fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F);

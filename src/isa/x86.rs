@@ -65,6 +65,17 @@ pub(super) fn has_avx512() -> bool {
     system_saves(0xe6) && pulp::x86::V4::is_available() && V3F16c::is_available()
 }
 
+/// Into the second-level cache, line by line.
+#[inline(always)]
+fn prefetch<T>(slice: &[T]) {
+    const LINE: usize = 64;
+    let first = slice.as_ptr().cast::<i8>();
+    for offset in (0..size_of_val(slice)).step_by(LINE) {
+        // SAFETY: SSE is part of every level here, and a prefetch reads nothing that a program could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(offset)) }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2 {
     v3: pulp::x86::V3,
@@ -108,6 +119,11 @@ impl Isa for Avx2 {
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
         // MAXPS returns its second operand if either is NaN.
         self.v3.max_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, slice: &[T]) {
+        prefetch(slice);
     }
 
     #[inline(always)]
@@ -176,7 +192,7 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn with_tile(self, vecs: usize, op: impl TileOp) {
         match vecs {
-            4 => op.run::<6, 4>(),
+            3 => op.run::<8, 3>(),
             2 => op.run::<12, 2>(),
             _ => op.run::<12, 1>(),
         }
@@ -188,14 +204,17 @@ impl Isa for Avx512 {
         self.v4.max_f32s(a, b)
     }
 
-    /// e^-104 < 2⁻¹⁵⁰, which the instruction rounds to 0.
-    const EXP_LEAST: f32 = -104.0;
-
     #[inline(always)]
-    fn round_power(self, x: Self::F, factor: f32) -> (Self::F, Self::F) {
-        let x = self.mul(x, self.splat(factor));
-        let n: Self::F = cast(self.v4.avx512f._mm512_roundscale_ps::<0>(cast(x)));
-        (n, n)
+    fn prefetch<T>(self, slice: &[T]) {
+        prefetch(slice);
+    }
+
+    /// VREDUCEPS gives 0 for -∞, and VSCALEFPS too.
+    #[inline(always)]
+    fn split(self, t: Self::F) -> (Self::F, Self::F) {
+        let rest = self.v4.avx512dq._mm512_reduce_ps::<_MM_FROUND_TO_NEAREST_INT>(cast(t));
+        let n = self.v4.avx512f._mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(cast(t));
+        (cast(rest), cast(n))
     }
 
     #[inline(always)]

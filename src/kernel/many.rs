@@ -70,7 +70,13 @@ pub(super) fn run<
 
     let scoring = task.scoring();
     let dims = task.keys().zip(task.values());
+    let next = task.next_queries();
+    let mut ahead = 0..count;
     for block in task.blocks(tile.block) {
+        for row in ahead.by_ref().take(32) {
+            s.prefetch(task.out.row(row));
+            if let Some(next) = next { s.prefetch(next.rows::<1>(row)[0]); }
+        }
         let Some((keys, values)) = dims else { break };
         let (Some(keys), Some(values)) =
             (keys.part(block.start, block.len()), values.part(block.start, block.len()))

@@ -93,6 +93,13 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         Rows { view: self.q, dim: self.shape.head_dim, place: self.place }
     }
 
+    /// The query rows of the item that comes after this one for the same keys, if there is one.
+    fn next_queries(&self) -> Option<Rows<'a, Q>> {
+        let first = self.place.first + self.place.count;
+        let count = self.shape.shared_rows().checked_sub(first)?.min(self.place.count);
+        (count > 0).then(|| Rows { place: Place { first, count, ..self.place }, ..self.queries() })
+    }
+
     fn keys(&self) -> Option<Panel<'a, K>> {
         let rows = self.k.head(self.place.batch, self.place.kv_head);
         Panel::new(rows, self.k.strides.row, self.shape.kv_len, self.shape.head_dim)

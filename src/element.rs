@@ -128,13 +128,18 @@ pub(crate) fn widen_row<S: Isa, T: Storage>(s: S, from: &[T], to: &mut [f32]) {
     }
 }
 
-/// The widened copy of a panel, row after row.
-#[inline(always)]
+/// The widened copy of a panel, row after row. Compiled once for each level and type.
+#[inline(never)]
 fn widen_panel<'a, S: Isa, T: Storage>(s: S, panel: Panel<'_, T>, wide: &'a mut [f32]) -> Option<Panel<'a>> {
     let cols = panel.row(0).len();
-    for (from, to) in panel.iter().zip(wide.chunks_exact_mut(cols)) {
-        widen_row(s, from, to);
-    }
+    s.vectorize(
+        #[inline(always)]
+        || {
+            for (from, to) in panel.iter().zip(wide.chunks_exact_mut(cols)) {
+                widen_row(s, from, to);
+            }
+        },
+    );
     Panel::new(wide, cols, panel.rows(), cols)
 }
 

@@ -7,7 +7,7 @@ use core::ops::Range;
 use crate::element::Element;
 use crate::error::{Error, Operand};
 use crate::isa::Level;
-use crate::kernel::Task;
+use crate::kernel::{Results, Task};
 use crate::panel::{Grid, Place};
 use crate::score::Modifiers;
 use crate::score::block::Stage;
@@ -262,12 +262,12 @@ impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
         job.check_scratch(scratch)?;
         // SAFETY: `Items` made `place` within the bound sizes and hands each index out once, the job is borrowed
         // exclusively while items live, and `&mut self` keeps two runs of one item apart.
-        let (out, lse, inspection) = unsafe {
-            (
-                job.out.claim(*place),
-                job.lse.as_ref().map(|lse| lse.claim(*place)),
-                job.inspection.as_ref().map(|(stage, scores)| (*stage, scores.claim(*place))),
-            )
+        let results = unsafe {
+            Results {
+                out: job.out.claim(*place),
+                lse: job.lse.as_ref().map(|lse| lse.claim(*place)),
+                inspection: job.inspection.as_ref().map(|(stage, scores)| (*stage, scores.claim(*place))),
+            }
         };
         let (q, k, v) = (job.q, job.k, job.v);
         job.level.dispatch(Task {
@@ -277,9 +277,7 @@ impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
             q,
             k,
             v,
-            out,
-            lse,
-            inspection,
+            results,
             scratch,
         });
         Ok(())

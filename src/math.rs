@@ -189,7 +189,8 @@ mod tests {
             let negative: Vec<f32> = xs.iter().map(|x| -x).collect();
             let want: Vec<f64> = xs.iter().map(|&x| f64::from(x).tanh()).collect();
             for (level, greatest) in &mut greatest {
-                let (plus, minus) = (apply(*level, Function::Tanh, xs), apply(*level, Function::Tanh, &negative));
+                let (plus, minus) =
+                    (apply(*level, Function::Tanh, xs), apply(*level, Function::Tanh, &negative));
                 for (((&x, plus), minus), &want) in xs.iter().zip(plus).zip(minus).zip(&want) {
                     assert_eq!(plus.to_bits(), (-minus).to_bits(), "{level}: tanh is odd at {x}");
                     *greatest = greatest.max(ulp(plus, want));
@@ -199,8 +200,11 @@ mod tests {
         for (level, greatest) in greatest {
             std::println!("{level}: tanh within {greatest:.3} ULP");
             assert!(greatest <= TANH_ULP, "{level}: tanh off by {greatest} ULP");
-            let special =
-                apply(level, Function::Tanh, &[0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, 9.1, -1e30, f32::NAN]);
+            let special = apply(
+                level,
+                Function::Tanh,
+                &[0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, 9.1, -1e30, f32::NAN],
+            );
             let want = [0.0, -0.0, 1.0, -1.0, 1.0, -1.0f32].map(f32::to_bits);
             assert_eq!(special[..6].iter().map(|x| x.to_bits()).collect::<Vec<_>>(), want, "{level}");
             assert!(special[6].is_nan(), "{level}");

@@ -263,6 +263,13 @@ pub(crate) struct Rows<'a, T> {
 }
 
 impl<'a, T> Rows<'a, T> {
+    /// Row `index` of the item, or the last one beyond it.
+    #[inline]
+    pub(crate) fn row(&self, index: usize) -> &'a [T] {
+        let [row] = self.rows(index);
+        row
+    }
+
     /// Rows `first..` of the item, the last one repeated.
     #[inline]
     pub(crate) fn rows<const ROWS: usize>(&self, first: usize) -> [&'a [T]; ROWS] {
@@ -286,6 +293,11 @@ pub(crate) struct RowsMut<'a, T> {
 }
 
 impl<T> RowsMut<'_, T> {
+    /// Elements of a row.
+    pub(crate) fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// Row `index` of the item, empty if there is no such row.
     #[inline]
     pub(crate) fn row(&mut self, index: usize) -> &mut [T] {

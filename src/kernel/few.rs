@@ -13,12 +13,12 @@
 
 use core::ops::Range;
 
-use super::Task;
 use super::softmax::{Total, safe_maximum, weigh};
 use super::values::is_finite;
+use super::{Results, Task};
 use crate::element::{Element, load_part, store_part};
 use crate::isa::{Isa, sum_each};
-use crate::panel::Panel;
+use crate::panel::{Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, FEW_TOGETHER, Tile, few, padded};
 
@@ -40,7 +40,7 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let state = carver.take(sizes.state).as_chunks_mut::<3>().0;
 
     let count = task.place.count;
-    load_queries(s, &task, queries);
+    load_queries(s, &task.queries(), count, task.shape.head_dim, task.modifiers.scale, queries);
     output.fill(0.0);
     state.fill([f32::NEG_INFINITY, 0.0, 0.0]);
 
@@ -63,23 +63,12 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
             Hiding::Marked
         };
         for (row, (weights, state)) in weights.chunks_exact_mut(length).zip(state.iter_mut()).enumerate() {
-            update(s, weights, state, &scoring, row, keys.clone(), hiding, &mut task.inspection);
+            update(s, weights, state, &scoring, row, keys.clone(), hiding, &mut task.results.inspection);
         }
         accumulate(s, v, weights, state, output, length, hiding);
     }
 
-    let width = padded(task.shape.value_dim, S::LANES);
-    for (row, (output, state)) in output.chunks_exact(width).zip(&*state).enumerate() {
-        let sink = task.modifiers.sinks.map(|sinks| {
-            let (head, _) = task.place.head_and_position(row);
-            s.splat(sinks.get(head).copied().unwrap_or(f32::NEG_INFINITY))
-        });
-        let total = Total::new(s, s.splat(state[0]), s.splat(state[1]), sink);
-        for (from, to) in s.vectors(output).iter().zip(task.out.row(row).chunks_mut(S::LANES)) {
-            store_part(s, total.normalise(s, *from), to);
-        }
-        task.report(s, row..row + 1, &total);
-    }
+    finish(s, output, state, task.place, task.modifiers.sinks, &mut task.results);
 }
 
 /// The rows that go together: pairs of their first row and their number.
@@ -87,26 +76,63 @@ fn together(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows).step_by(FEW_TOGETHER).map(move |first| (first, (rows - first).min(FEW_TOGETHER)))
 }
 
-/// Q, scaled: for rows that go together, `[head_dim vectors][rows]`.
-#[inline(always)]
-fn load_queries<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
+/// Q, scaled: for rows that go together, `[head_dim vectors][rows]`. Compiled once for each level and type.
+#[inline(never)]
+fn load_queries<S: Isa, Q: Element>(
     s: S,
-    task: &Task<'_, Q, K, V, O>,
+    from: &Rows<'_, Q>,
+    count: usize,
+    dim: usize,
+    scale: f32,
     queries: &mut [f32],
 ) {
-    let scale = s.splat(task.modifiers.scale);
-    let vectors = task.shape.head_dim.div_ceil(S::LANES);
-    for (first, rows) in together(task.place.count) {
-        let queries = s.vectors_mut(queries).get_mut(first * vectors..).unwrap_or_default();
-        let from: [_; FEW_TOGETHER] = task.queries().rows(first);
-        for (offset, from) in from.iter().take(rows).enumerate() {
-            for (from, to) in from.chunks(S::LANES).zip(queries.chunks_exact_mut(rows)) {
-                if let Some(to) = to.get_mut(offset) {
-                    *to = s.mul(scale, load_part(s, from));
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let scale = s.splat(scale);
+            let vectors = dim.div_ceil(S::LANES);
+            for (first, rows) in together(count) {
+                let queries = s.vectors_mut(queries).get_mut(first * vectors..).unwrap_or_default();
+                let from: [_; FEW_TOGETHER] = from.rows(first);
+                for (offset, from) in from.iter().take(rows).enumerate() {
+                    for (from, to) in from.chunks(S::LANES).zip(queries.chunks_exact_mut(rows)) {
+                        if let Some(to) = to.get_mut(offset) {
+                            *to = s.mul(scale, load_part(s, from));
+                        }
+                    }
                 }
             }
-        }
-    }
+        },
+    );
+}
+
+/// Takes in the sinks, divides, and writes the rows. Compiled once for each level and type.
+#[inline(never)]
+fn finish<S: Isa, O: Element>(
+    s: S,
+    output: &[f32],
+    state: &[[f32; 3]],
+    place: Place,
+    sinks: Option<&[f32]>,
+    results: &mut Results<'_, O>,
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let width = padded(results.out.dim(), S::LANES);
+            for (row, (output, state)) in output.chunks_exact(width).zip(state).enumerate() {
+                let sink = sinks.map(|sinks| {
+                    let (head, _) = place.head_and_position(row);
+                    s.splat(sinks.get(head).copied().unwrap_or(f32::NEG_INFINITY))
+                });
+                let total = Total::new(s, s.splat(state[0]), s.splat(state[1]), sink);
+                for (from, to) in s.vectors(output).iter().zip(results.out.row(row).chunks_mut(S::LANES)) {
+                    store_part(s, total.normalise(s, *from), to);
+                }
+                results.report(s, row..row + 1, &total);
+            }
+        },
+    );
 }
 
 /// `scores[row][key] = q·k` for all rows and the keys of a panel; the lanes past its last key get some number.

@@ -16,14 +16,19 @@
 use core::ops::Range;
 
 use super::softmax::Total;
-use super::{Task, scores, softmax, values};
+use super::{Results, Task, scores, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
 use crate::isa::{Isa, MAX_LANES, transpose};
+use crate::panel::{Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, Many, Tile, many};
 
 /// Groups of an item at most, at any level.
 const MAX_GROUPS: usize = 4;
+
+/// Rows of the output, and of the queries that come next, that are fetched ahead with each block of keys: a row at a
+/// time as they are stored, each line would be waited for.
+const AHEAD: usize = 32;
 
 /// `LANES · VECS` rows.
 struct Group<'a> {
@@ -63,7 +68,8 @@ pub(super) fn run<
     });
     let wide = carver.take(sizes.wide);
     for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-        group.load_queries::<S, Q, K, V, O, VECS>(s, &task);
+        let scale = task.modifiers.scale;
+        load_queries::<S, Q, VECS>(s, &task.queries(), group.rows.start, scale, group.queries);
         group.output.fill(0.0);
         reset::<S, VECS>(s, group.state);
     }
@@ -73,9 +79,11 @@ pub(super) fn run<
     let next = task.next_queries();
     let mut ahead = 0..count;
     for block in task.blocks(tile.block) {
-        for row in ahead.by_ref().take(32) {
-            s.prefetch(task.out.row(row));
-            if let Some(next) = next { s.prefetch(next.rows::<1>(row)[0]); }
+        for row in ahead.by_ref().take(AHEAD) {
+            s.prefetch(task.results.out.row(row));
+            if let Some(next) = &next {
+                s.prefetch(next.row(row));
+            }
         }
         let Some((keys, values)) = dims else { break };
         let (Some(keys), Some(values)) =
@@ -109,7 +117,7 @@ pub(super) fn run<
             } else {
                 Hiding::Marked
             };
-            group.modify::<S, VECS>(s, &scoring, hiding, &mut task.inspection);
+            group.modify::<S, VECS>(s, &scoring, hiding, &mut task.results.inspection);
             group.update::<S, VECS>(s, hiding);
             if let Some(values) = values.part(group.keys.start - block.start, group.keys.len()) {
                 let factor = group.state.get(2 * S::LANES * VECS..).unwrap_or_default();
@@ -123,7 +131,15 @@ pub(super) fn run<
         }
     }
     for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-        group.finish::<S, Q, K, V, O, VECS>(s, &mut task);
+        finish::<S, O, VECS>(
+            s,
+            group.output,
+            group.state,
+            group.rows.clone(),
+            task.place,
+            task.modifiers.sinks,
+            &mut task.results,
+        );
     }
 }
 
@@ -165,26 +181,6 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Q, scaled and transposed square by square.
-    #[inline(always)]
-    fn load_queries<S: Isa, Q: Element, K: Element, V: Element, O: Element, const VECS: usize>(
-        &mut self,
-        s: S,
-        task: &Task<'_, Q, K, V, O>,
-    ) {
-        let scale = s.splat(task.modifiers.scale);
-        let queries = s.vectors_mut(self.queries).as_chunks_mut::<VECS>().0;
-        for v in 0..VECS {
-            let rows: [_; MAX_LANES] = task.queries().rows(self.rows.start + v * S::LANES);
-            for (chunk, to) in queries.chunks_mut(S::LANES).enumerate() {
-                let square = transpose(s, load_square(s, &rows, chunk * S::LANES));
-                for (to, &from) in to.iter_mut().zip(&square) {
-                    to[v] = s.mul(scale, from);
-                }
-            }
-        }
-    }
-
     #[inline(always)]
     fn update<S: Isa, const VECS: usize>(&mut self, s: S, hiding: Hiding) {
         let scores = self.weights.get_mut(..self.keys.len() * S::LANES * VECS).unwrap_or_default();
@@ -206,40 +202,75 @@ impl<'a> Group<'a> {
         let scores = self.weights.get_mut(..keys.len() * S::LANES * VECS).unwrap_or_default();
         modify::<S, VECS>(s, scores, scoring, rows, keys, hiding, inspection);
     }
+}
 
-    /// Takes in the sinks, divides, and writes the rows.
-    #[inline(always)]
-    fn finish<S: Isa, Q: Element, K: Element, V: Element, O: Element, const VECS: usize>(
-        &mut self,
-        s: S,
-        task: &mut Task<'_, Q, K, V, O>,
-    ) {
-        let output = s.vectors(self.output).as_chunks::<VECS>().0;
-        let Some([maxima, sums, _]) = s.vectors(self.state).as_chunks::<VECS>().0.first_chunk::<3>() else {
-            return;
-        };
-        for v in 0..VECS {
-            let first = self.rows.start + v * S::LANES;
-            let lanes = self.rows.end.saturating_sub(first).min(S::LANES);
-            let sinks = task.modifiers.sinks.map(|sinks| {
-                let mut buffer = [0.0; MAX_LANES];
-                for (to, (head, _)) in buffer.iter_mut().zip(task.place.heads_and_positions(first)) {
-                    *to = sinks.get(head).copied().unwrap_or(f32::NEG_INFINITY);
+/// The rows of Q from `first` on, scaled and transposed square by square. Compiled once for each level and type.
+#[inline(never)]
+fn load_queries<S: Isa, Q: Element, const VECS: usize>(
+    s: S,
+    from: &Rows<'_, Q>,
+    first: usize,
+    scale: f32,
+    queries: &mut [f32],
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let scale = s.splat(scale);
+            let queries = s.vectors_mut(queries).as_chunks_mut::<VECS>().0;
+            for v in 0..VECS {
+                let rows: [_; MAX_LANES] = from.rows(first + v * S::LANES);
+                for (chunk, to) in queries.chunks_mut(S::LANES).enumerate() {
+                    let square = transpose(s, load_square(s, &rows, chunk * S::LANES));
+                    for (to, &from) in to.iter_mut().zip(&square) {
+                        to[v] = s.mul(scale, from);
+                    }
                 }
-                f32::load(s, &buffer)
-            });
-            let total = Total::new(s, maxima[v], sums[v], sinks);
-            let mut rows: [_; MAX_LANES] = task.out.rows(first);
-            for (chunk, from) in output.chunks(S::LANES).enumerate() {
-                let mut square = [s.zero(); MAX_LANES];
-                for (to, from) in square.iter_mut().zip(from) {
-                    *to = total.normalise(s, from[v]);
-                }
-                store_square(s, &transpose(s, square), &mut rows, chunk * S::LANES);
             }
-            task.report(s, first..first + lanes, &total);
-        }
-    }
+        },
+    );
+}
+
+/// Takes in the sinks, divides, and writes the rows `rows`. Compiled once for each level and type.
+#[inline(never)]
+fn finish<S: Isa, O: Element, const VECS: usize>(
+    s: S,
+    output: &[f32],
+    state: &[f32],
+    rows: Range<usize>,
+    place: Place,
+    sinks: Option<&[f32]>,
+    results: &mut Results<'_, O>,
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let output = s.vectors(output).as_chunks::<VECS>().0;
+            let state = s.vectors(state).as_chunks::<VECS>().0;
+            let Some([maxima, sums, _]) = state.first_chunk::<3>() else { return };
+            for v in 0..VECS {
+                let first = rows.start + v * S::LANES;
+                let lanes = rows.end.saturating_sub(first).min(S::LANES);
+                let sinks = sinks.map(|sinks| {
+                    let mut buffer = [0.0; MAX_LANES];
+                    for (to, (head, _)) in buffer.iter_mut().zip(place.heads_and_positions(first)) {
+                        *to = sinks.get(head).copied().unwrap_or(f32::NEG_INFINITY);
+                    }
+                    f32::load(s, &buffer)
+                });
+                let total = Total::new(s, maxima[v], sums[v], sinks);
+                let mut to: [_; MAX_LANES] = results.out.rows(first);
+                for (chunk, from) in output.chunks(S::LANES).enumerate() {
+                    let mut square = [s.zero(); MAX_LANES];
+                    for (to, from) in square.iter_mut().zip(from) {
+                        *to = total.normalise(s, from[v]);
+                    }
+                    store_square(s, &transpose(s, square), &mut to, chunk * S::LANES);
+                }
+                results.report(s, first..first + lanes, &total);
+            }
+        },
+    );
 }
 
 /// The modifiers on a group's `[keys][VECS]` scores. Compiled once for each level.

@@ -46,16 +46,21 @@ pub(crate) struct Task<'a, Q, K, V, O> {
     pub(crate) q: View<'a, Q>,
     pub(crate) k: View<'a, K>,
     pub(crate) v: View<'a, V>,
+    pub(crate) results: Results<'a, O>,
+    pub(crate) scratch: &'a mut [f32],
+}
+
+/// What a work item writes.
+pub(crate) struct Results<'a, O> {
     pub(crate) out: RowsMut<'a, O>,
     pub(crate) lse: Option<RowsMut<'a, f32>>,
     pub(crate) inspection: Inspection<'a>,
-    pub(crate) scratch: &'a mut [f32],
 }
 
 impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O> {
     #[inline(always)]
     fn run<S: Isa>(mut self, s: S) {
-        self.prefill_inspection();
+        self.results.prefill_inspection(self.place.count);
         match Kernel::of(self.shape, S::LEVEL) {
             Kernel::Few => few::run(s, self),
             Kernel::Many => {
@@ -112,7 +117,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
 
     /// Whether every key is visited, since a stage before visibility is looked at.
     fn visits_all(&self) -> bool {
-        matches!(self.inspection, Some((Stage::Raw | Stage::Softcapped, _)))
+        matches!(self.results.inspection, Some((Stage::Raw | Stage::Softcapped, _)))
     }
 
     /// The keys that the item visits, cut at the multiples of `block`.
@@ -124,12 +129,14 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         };
         sequence.blocks(self.place.positions(0..self.place.count), block)
     }
+}
 
+impl<O: Element> Results<'_, O> {
     /// What the visits leave out is hidden.
-    fn prefill_inspection(&mut self) {
+    fn prefill_inspection(&mut self, rows: usize) {
         if let Some((Stage::Biased | Stage::Softmax, scores)) = &mut self.inspection {
-            for index in 0..self.place.count {
-                scores.row(index).fill(f32::NEG_INFINITY);
+            for row in 0..rows {
+                scores.row(row).fill(f32::NEG_INFINITY);
             }
         }
     }

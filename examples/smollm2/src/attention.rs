@@ -1,0 +1,143 @@
+//! Attention over a cache: by gqa, and by a plain loop.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use gqa::{Attention, Item, Items, Shape, ViewMut};
+use rayon::prelude::*;
+
+use crate::Result;
+use crate::cache::{Cache, Room, Stored};
+use crate::model::Config;
+
+/// A cache, and causal attention over it.
+pub trait Attend {
+    /// Takes the rotated keys and the values of tokens `position..`, `[token][kv_head][head_dim]` each.
+    fn append(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) -> Result<()>;
+
+    /// Attention of the queries of tokens `position..`, which have been appended: `[token][head][head_dim]` to the same.
+    /// Returns the time that it took, without moving queries and outputs into and out of another library's tensors.
+    fn attend(&mut self, layer: usize, position: usize, q: &[f32], out: &mut [f32]) -> Result<Duration>;
+
+    /// Bytes that keys and values take.
+    fn bytes(&self) -> usize;
+}
+
+/// The sizes of a call for the tokens `position..` with the queries `q`.
+pub(crate) fn shape(config: &Config, position: usize, q: &[f32], cached: impl Fn(usize) -> usize) -> Shape {
+    let &Config { heads, kv_heads, head_dim, .. } = config;
+    let q_len = q.len() / (heads * head_dim);
+    let kv_len = cached(position + q_len - 1);
+    Shape { batch: 1, q_heads: heads, kv_heads, q_len, kv_len, head_dim, value_dim: head_dim }
+}
+
+/// Attention by gqa, which reads the cache where it lies.
+pub struct Gqa<T> {
+    config: Config,
+    cache: Cache<T>,
+    /// For each thread.
+    scratch: Vec<Vec<f32>>,
+}
+
+/// Multiply-adds below which waking another thread costs more than it saves.
+const WORTH_A_THREAD: usize = 1 << 17;
+
+impl<T: Stored> Gqa<T> {
+    /// With an empty cache.
+    pub fn new(config: &Config, room: Room) -> Self {
+        let scratch = vec![Vec::new(); rayon::current_num_threads()];
+        Self { config: config.clone(), cache: Cache::new(config, room), scratch }
+    }
+}
+
+impl<T: Stored> Attend for Gqa<T> {
+    fn append(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) -> Result<()> {
+        self.cache.append(layer, position, k, v);
+        Ok(())
+    }
+
+    fn attend(&mut self, layer: usize, position: usize, q: &[f32], out: &mut [f32]) -> Result<Duration> {
+        let start = Instant::now();
+        let Self { config, cache, scratch } = self;
+        let shape = shape(config, position, q, |last| cache.len(last));
+        let Shape { q_heads, q_len, kv_len, head_dim, .. } = shape;
+        let (k, v) = cache.views(layer);
+        let mut job = Attention::new(shape)?.causal().bind(
+            gqa::View::bshd(q, q_heads, q_len, head_dim),
+            k,
+            v,
+            ViewMut::bshd(out, q_heads, q_len, head_dim),
+        )?;
+        let scratch_len = job.scratch_len();
+        let threads = if q_len * kv_len * q_heads * head_dim < WORTH_A_THREAD { 1 } else { scratch.len() };
+        let items = Mutex::new(job.items());
+        scratch[..threads].par_iter_mut().try_for_each(|scratch| {
+            scratch.resize(scratch_len, 0.0);
+            while let Some(mut item) = next(&items) {
+                item.run(scratch)?;
+            }
+            Ok::<_, gqa::Error>(())
+        })?;
+        Ok(start.elapsed())
+    }
+
+    fn bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+}
+
+/// The next item, with the lock held no longer than that.
+fn next<'j, 'a, T: Stored>(
+    items: &Mutex<Items<'j, 'a, f32, T, T, f32>>,
+) -> Option<Item<'j, 'a, f32, T, T, f32>> {
+    items.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next()
+}
+
+/// Attention as one would write it down, a thread for each row and head.
+pub struct Plain {
+    config: Config,
+    cache: Cache<f32>,
+}
+
+impl Plain {
+    /// With an empty cache.
+    pub fn new(config: &Config, room: Room) -> Self {
+        Self { config: config.clone(), cache: Cache::new(config, room) }
+    }
+}
+
+impl Attend for Plain {
+    fn append(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) -> Result<()> {
+        self.cache.append(layer, position, k, v);
+        Ok(())
+    }
+
+    fn attend(&mut self, layer: usize, position: usize, q: &[f32], out: &mut [f32]) -> Result<Duration> {
+        let start = Instant::now();
+        let shape = shape(&self.config, position, q, |last| self.cache.len(last));
+        let Shape { q_heads, head_dim, .. } = shape;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let rows = out.par_chunks_mut(head_dim).zip(q.par_chunks(head_dim)).enumerate();
+        rows.for_each(|(row, (out, q))| {
+            let (kv_head, visible) =
+                (row % q_heads / shape.group(), self.cache.len(position + row / q_heads));
+            let rows = || (0..visible).map(|slot| self.cache.rows(layer, kv_head, slot));
+            let dot = |k: &[f32]| q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>();
+            let scores: Vec<f32> = rows().map(|(k, _)| scale * dot(k)).collect();
+            let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let weights: Vec<f32> = scores.iter().map(|score| (score - max).exp()).collect();
+            let sum: f32 = weights.iter().sum();
+            out.fill(0.0);
+            for (weight, (_, v)) in weights.iter().zip(rows()) {
+                for (out, v) in out.iter_mut().zip(v) {
+                    *out += weight / sum * v;
+                }
+            }
+        });
+        Ok(start.elapsed())
+    }
+
+    fn bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+}

@@ -157,10 +157,10 @@ impl Options {
 
 fn run(options: &Options) -> Result<()> {
     let model = Model::read(&options.weights)?;
-    match options.words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["compare"] => compare::run(&model, options),
-        ["stream"] => stream::run(&model, options),
-        [ref words @ ..] => generate::run(&model, options, &words.join(" ")),
+    match &*options.words.join(" ") {
+        "compare" => compare::run(&model, options),
+        "stream" => stream::run(&model, options),
+        prompt => generate::run(&model, options, prompt),
     }
 }
 

@@ -7,12 +7,19 @@ use smollm2::attention::{Attend, Gqa};
 use smollm2::cache::Room;
 use smollm2::model::{Config, Model, Sequence, weights_path};
 
+/// A key without rotation, and a value.
+#[derive(Clone)]
+struct Token {
+    key: Vec<f64>,
+    value: Vec<f64>,
+}
+
 /// One token at a time, in f64, all keys rotated anew for each query.
 struct Definition {
     config: Config,
     room: Room,
-    /// For each layer the position, the key without rotation, and the value.
-    tokens: Vec<Vec<(usize, Vec<f64>, Vec<f64>)>>,
+    /// Of each layer.
+    tokens: Vec<Vec<Token>>,
 }
 
 impl Definition {
@@ -21,7 +28,7 @@ impl Definition {
         let pair = |i: usize| {
             let angle = position * self.config.rope_base.powf(-((i % dim - i % 2) as f64) / dim as f64);
             let (even, odd) = (row[i - i % 2], row[i - i % 2 + 1]);
-            if i % 2 == 0 {
+            if i.is_multiple_of(2) {
                 even * angle.cos() - odd * angle.sin()
             } else {
                 even * angle.sin() + odd * angle.cos()
@@ -37,9 +44,9 @@ fn wide(row: &[f32]) -> Vec<f64> {
 
 impl Attend for Definition {
     fn append(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) -> Result<()> {
-        let k = self.rotated(&wide(k), -(position as f64));
+        let key = self.rotated(&wide(k), -(position as f64));
         let tokens = &mut self.tokens[layer];
-        tokens.push((position, k, wide(v)));
+        tokens.push(Token { key, value: wide(v) });
         if tokens.len() > self.room.slots {
             tokens.remove(self.room.sinks);
         }
@@ -51,15 +58,18 @@ impl Attend for Definition {
         let tokens = &self.tokens[layer];
         let q = self.rotated(&self.rotated(&wide(q), -(position as f64)), (tokens.len() - 1) as f64);
         let keys: Vec<_> =
-            tokens.iter().enumerate().map(|(at, token)| self.rotated(&token.1, at as f64)).collect();
+            tokens.iter().enumerate().map(|(at, token)| self.rotated(&token.key, at as f64)).collect();
         for head in 0..heads {
             let part = head / (heads / kv_heads) * head_dim..(head / (heads / kv_heads) + 1) * head_dim;
             let q = &q[head * head_dim..][..head_dim];
             let dot = |k: &[f64]| q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>() / (head_dim as f64).sqrt();
             let weights: Vec<f64> = keys.iter().map(|k| dot(&k[part.clone()]).exp()).collect();
             for (c, out) in out[head * head_dim..][..head_dim].iter_mut().enumerate() {
-                let sum: f64 =
-                    weights.iter().zip(tokens).map(|(weight, token)| weight * token.2[part.start + c]).sum();
+                let sum: f64 = weights
+                    .iter()
+                    .zip(tokens)
+                    .map(|(weight, token)| weight * token.value[part.start + c])
+                    .sum();
                 *out = (sum / weights.iter().sum::<f64>()) as f32;
             }
         }

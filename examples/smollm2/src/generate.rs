@@ -25,7 +25,9 @@ pub fn run(model: &Model, options: &Options, prompt: &str) -> Result<()> {
     let start = Instant::now();
     let mut logits = sequence.feed(&prompt, |taken| {
         if stderr().is_terminal() {
-            eprint!("\rprompt: {taken} of {} tokens\r", prompt.len());
+            // Stays on its line, which the end of the prompt clears.
+            let end = if taken < prompt.len() { "" } else { "\r\x1b[K" };
+            eprint!("\rprompt: {taken} of {} tokens{end}", prompt.len());
         }
     })?;
     let prompt_figures = figures("prompt", prompt.len(), start.elapsed(), sequence.attention_time());

@@ -59,9 +59,9 @@ fn grid<'a, T>(
     extent.check_disjoint()?;
     // Rows without elements may have strides of any size.
     let strides = if extent.needed()? == 0 { Strides::NONE } else { view.strides };
-    // SAFETY: `check` has found every row inside the slice, `check_disjoint` that no two share an element, for the
+    // SAFETY: `check` has found every row inside the view, `check_disjoint` that no two share an element, for the
     // sizes of `shape`; items name only rows of these sizes.
-    Ok(unsafe { Grid::new(view.data, strides, dim) })
+    Ok(unsafe { Grid::new(view, strides, dim) })
 }
 
 impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {

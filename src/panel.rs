@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::slice;
 
-use crate::view::{Strides, View};
+use crate::view::{Strides, View, ViewMut};
 
 /// `rows` × `cols` numbers, rows `stride` apart.
 ///
@@ -173,10 +173,46 @@ impl<'a, const COLS: usize, T> Strips<'a, COLS, T> {
     }
 }
 
+impl<'a, T> ViewMut<'a, T> {
+    /// As [`new`](Self::new), of memory that no `&mut` slice can be made of, since others hold parts of it: several
+    /// calls may be bound to the same output, on several threads, and each run some of the [`Items`](crate::Items).
+    ///
+    /// # Safety
+    /// For `'a`, `data` points to allocated, aligned elements (their values don't matter), and while an item is run
+    /// nobody else reads or writes the elements of its rows.
+    ///
+    /// ```
+    /// use gqa::{Attention, Shape, Strides, View, ViewMut};
+    /// let shape = Shape { batch: 1, q_heads: 2, kv_heads: 2, q_len: 1, kv_len: 1, head_dim: 1, value_dim: 1 };
+    /// let (q, k, v) = ([0.0f32; 2], [0.0f32; 2], [1.0f32, 2.0]);
+    /// let mut out = [0.0f32; 2];
+    /// let data: *mut [f32] = &mut out;
+    /// for head in 0..2 {
+    ///     // SAFETY: `out` is used by nothing else while the items run, one after the other.
+    ///     let out = unsafe { ViewMut::from_raw(data, Strides::bhsd(2, 1, 1)) };
+    ///     let mut job = Attention::new(shape)?
+    ///         .bind(View::bhsd(&q, 2, 1, 1), View::bhsd(&k, 2, 1, 1), View::bhsd(&v, 2, 1, 1), out)?;
+    ///     let mut scratch = vec![0.0; job.scratch_len()];
+    ///     job.items().nth(head).unwrap().run(&mut scratch)?;
+    /// }
+    /// assert_eq!(out, [1.0, 2.0]);
+    /// # Ok::<(), gqa::Error>(())
+    /// ```
+    #[must_use]
+    pub const unsafe fn from_raw(data: *mut [T], strides: Strides) -> Self {
+        Self { data, strides, borrow: PhantomData }
+    }
+}
+
+// SAFETY: a view is an exclusive borrow of its elements, which `&mut [T]` may be sent as when `T` may.
+unsafe impl<T: Send> Send for ViewMut<'_, T> {}
+// SAFETY: a shared view gives access to nothing.
+unsafe impl<T: Sync> Sync for ViewMut<'_, T> {}
+
 /// All rows of an output, of which work items claim disjoint parts.
 ///
-/// Invariant: every row `(batch, head, row)` of the bound sizes is `dim` elements inside one exclusively
-/// borrowed slice, and no two rows share an element.
+/// Invariant: every row `(batch, head, row)` of the bound sizes is `dim` elements inside one view, and no two rows
+/// share an element.
 #[derive(Debug)]
 pub(crate) struct Grid<'a, T> {
     data: *mut T,
@@ -192,10 +228,12 @@ unsafe impl<T: Send> Send for Grid<'_, T> {}
 unsafe impl<T: Send> Sync for Grid<'_, T> {}
 
 impl<'a, T> Grid<'a, T> {
+    /// The rows of an output, with strides that may differ from the view's where it has no elements.
+    ///
     /// # Safety
-    /// Every `(batch, head, row)` that will be claimed names `dim` elements inside `data`, and two of them share none.
-    pub(crate) unsafe fn new(data: &'a mut [T], strides: Strides, dim: usize) -> Self {
-        Self { data: data.as_mut_ptr(), strides, dim, borrow: PhantomData }
+    /// Every `(batch, head, row)` that will be claimed names `dim` elements inside `view`, and two of them share none.
+    pub(crate) unsafe fn new(view: ViewMut<'a, T>, strides: Strides, dim: usize) -> Self {
+        Self { data: view.data.cast(), strides, dim, borrow: PhantomData }
     }
 
     /// The rows of one work item: query rows `first..` of KV head `kv_head`, position-major in its group of heads.

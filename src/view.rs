@@ -2,6 +2,8 @@
 //!
 //! A view claims nothing until a call is bound: only then are the sizes known. [`Extent`] holds that arithmetic.
 
+use core::marker::PhantomData;
+
 use crate::error::{Error, Operand};
 
 /// Distances, in elements, between neighbouring batches, heads and rows. A row itself is contiguous.
@@ -108,15 +110,17 @@ impl<'a, T> View<'a, T> {
 /// ```
 #[derive(Debug)]
 pub struct ViewMut<'a, T> {
-    pub(crate) data: &'a mut [T],
+    /// Not a reference, which would claim the elements between the rows, and the rows of items that others run.
+    pub(crate) data: *mut [T],
     pub(crate) strides: Strides,
+    pub(crate) borrow: PhantomData<&'a mut [T]>,
 }
 
 impl<'a, T> ViewMut<'a, T> {
     /// `data[b·batch + h·head + r·row + c]` is element `c` of row `r`, head `h`, batch `b`, as in [`View::new`].
     #[must_use]
     pub const fn new(data: &'a mut [T], strides: Strides) -> Self {
-        Self { data, strides }
+        Self { data, strides, borrow: PhantomData }
     }
 
     /// Contiguous `[batch, heads, rows, dim]`.

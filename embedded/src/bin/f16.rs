@@ -1,0 +1,16 @@
+//! Decoding with K and V in f16.
+#![no_std]
+#![no_main]
+
+use gqa_embedded::{Budget, Ring, run};
+
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    static mut RING: Ring<gqa::f16> = Ring::new();
+    // What it comes to, rounded up: it may only fall. The aim is 300, and 400 bytes.
+    let budget = Budget { error: 1e-3, instructions_per_100: 1350, stack: 2100, scratch: 2560 };
+    match cortex_m::Peripherals::take() {
+        Some(peripherals) => run(RING, peripherals.SYST, &budget),
+        None => loop {},
+    }
+}

@@ -1,0 +1,16 @@
+//! Decoding with K and V in f32.
+#![no_std]
+#![no_main]
+
+use gqa_embedded::{Budget, Ring, run};
+
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    static mut RING: Ring<f32> = Ring::new();
+    // What it comes to, rounded up: it may only fall. The aim is 300, and 400 bytes.
+    let budget = Budget { error: 1e-6, instructions_per_100: 720, stack: 2100, scratch: 2560 };
+    match cortex_m::Peripherals::take() {
+        Some(peripherals) => run(RING, peripherals.SYST, &budget),
+        None => loop {},
+    }
+}

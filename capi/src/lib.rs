@@ -185,5 +185,7 @@ unsafe fn report(error: *mut gqa_error, result: Result<(), gqa_error>) -> gqa_st
 #[cfg(not(any(feature = "std", test)))]
 #[panic_handler]
 fn stop(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+    loop {
+        core::hint::spin_loop();
+    }
 }

@@ -19,8 +19,12 @@ const DIM: usize = 64;
 const GROUP: usize = 3;
 const INSTRUCTIONS_PER_TICK: u32 = 40;
 
+/// The greatest step.
 const STEP: Shape =
     Shape { batch: 1, q_heads: GROUP, kv_heads: 1, q_len: 1, kv_len: RING, head_dim: DIM, value_dim: DIM };
+
+/// What any step needs, in elements.
+pub const SCRATCH_LEN: usize = STEP.scratch_len_at(Level::SCALAR, KvStorage::Narrow);
 
 /// What a storage type needs here.
 pub trait Number: Element {
@@ -102,12 +106,7 @@ fn attend<T: Number>(
 }
 
 /// Runs all tokens, reports, and ends the emulation: with success if the budget is kept.
-pub fn run<T: Number>(ring: &mut Ring<T>, mut timer: SYST, budget: &Budget) -> ! {
-    // Of the greatest storage that is run here.
-    static mut SCRATCH: [f32; STEP.scratch_len_at(Level::SCALAR, KvStorage::Narrow)] =
-        [0.0; STEP.scratch_len_at(Level::SCALAR, KvStorage::Narrow)];
-    // SAFETY: `run` is called once, by `main`, and never returns.
-    let scratch = unsafe { &mut *(&raw mut SCRATCH) };
+pub fn run<T: Number>(ring: &mut Ring<T>, scratch: &mut [f32], mut timer: SYST, budget: &Budget) -> ! {
     let needed = STEP.scratch_len_at(Level::SCALAR, T::STORAGE);
     let scratch = scratch.get_mut(..needed).unwrap_or_default();
     timer.set_clock_source(SystClkSource::Core);
@@ -134,7 +133,7 @@ pub fn run<T: Number>(ring: &mut Ring<T>, mut timer: SYST, budget: &Budget) -> !
         for (head, got) in HEADS.out.iter().zip(out.as_chunks::<DIM>().0) {
             for (want, got) in head.get(token).into_iter().flatten().zip(got) {
                 let error = if want < got { got - want } else { want - got };
-                if !(error <= greatest) {
+                if error > greatest || error.is_nan() {
                     greatest = error;
                 }
             }
@@ -154,7 +153,9 @@ pub fn run<T: Number>(ring: &mut Ring<T>, mut timer: SYST, budget: &Budget) -> !
         && stack <= budget.stack
         && needed * size_of::<f32>() <= budget.scratch;
     debug::exit(if kept { debug::EXIT_SUCCESS } else { debug::EXIT_FAILURE });
-    loop {}
+    loop {
+        cortex_m::asm::nop();
+    }
 }
 
 /// What a run may come to at most.
@@ -217,5 +218,7 @@ fn say(what: &str, mut number: u32) {
 /// Never linked: nothing panics.
 #[panic_handler]
 fn stop(_: &PanicInfo<'_>) -> ! {
-    loop {}
+    loop {
+        cortex_m::asm::nop();
+    }
 }

@@ -154,7 +154,7 @@ impl<'a> Attention<'a> {
 
     /// The instruction set to run at; the default is [`Level::detect`].
     pub fn level(mut self, level: Level) -> Self {
-        self.level = level;
+        self.level = level.compiled();
         self
     }
 

@@ -202,13 +202,13 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
 
     fn item(&self, index: usize) -> Item<'j, 'a, Q, K, V, O> {
         let Shape { kv_heads, .. } = self.job.shape;
-        let tile = index % self.tiles;
-        let head = index / self.tiles;
+        let (head, tile) = div_rem(index, self.tiles);
+        let (batch, kv_head) = div_rem(head, kv_heads);
         let first = tile * self.item_rows;
         let count = self.item_rows.min(self.job.shape.shared_rows() - first);
         let place = Place {
-            batch: head / kv_heads,
-            kv_head: head % kv_heads,
+            batch,
+            kv_head,
             group: self.job.shape.group(),
             first,
             count,
@@ -244,6 +244,12 @@ impl<Q: Element, K: Element, V: Element, O: Element> DoubleEndedIterator for Ite
 
 impl<Q: Element, K: Element, V: Element, O: Element> ExactSizeIterator for Items<'_, '_, Q, K, V, O> {}
 impl<Q: Element, K: Element, V: Element, O: Element> FusedIterator for Items<'_, '_, Q, K, V, O> {}
+
+/// The quotient and the remainder of a division by a number that is not 0; a compiler that can't tell keeps no panic.
+fn div_rem(n: usize, by: usize) -> (usize, usize) {
+    let quotient = n.checked_div(by).unwrap_or(0);
+    (quotient, n - quotient * by)
+}
 
 /// One unit of work: some rows of the output, which are this item's alone. See [`Job::items`] for an example.
 #[derive(Debug)]

@@ -56,6 +56,10 @@ pub(crate) const LEVELS: &[Level] = &[
     Level(Kind::RelaxedSimd),
 ];
 
+/// Whether the module runs at its best level alone, so that no other is compiled: feature `single-level` on wasm, where
+/// that level is known when the module is compiled.
+const SINGLE: bool = cfg!(all(feature = "single-level", target_arch = "wasm32"));
+
 /// Work that is generic over the instruction set.
 pub(crate) trait Op {
     /// Runs the work; must be `#[inline(always)]`.
@@ -85,7 +89,7 @@ impl Level {
 
     /// Every level that this machine has, the slowest (`scalar`) first.
     pub fn available() -> impl DoubleEndedIterator<Item = Self> + Clone {
-        LEVELS.iter().copied().filter(|level| level.is_here())
+        LEVELS.iter().copied().filter(|level| level.is_here() && level.compiled() == *level)
     }
 
     /// The level of this name, if this machine has it.
@@ -130,6 +134,11 @@ impl Level {
         }
     }
 
+    /// The level that this build runs at where it is asked for `self`.
+    pub(crate) fn compiled(self) -> Self {
+        if SINGLE { Self::detect() } else { self }
+    }
+
     fn is_here(self) -> bool {
         match self.0 {
             Kind::Scalar => true,
@@ -151,7 +160,7 @@ impl Level {
 
     /// Runs `op` compiled for this level.
     pub(crate) fn dispatch(self, op: impl Op) {
-        match self.0 {
+        match self.compiled().0 {
             Kind::Scalar => run(scalar::Scalar, op),
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Kind::Avx2 => run(super::x86::avx2(self), op),

@@ -35,6 +35,9 @@ pub(crate) struct Tile {
     pub(crate) few_block: usize,
 }
 
+/// Whether size goes before speed: one kernel with one tile, feature `single-tile`.
+pub(crate) const SINGLE_TILE: bool = cfg!(feature = "single-tile");
+
 /// Rows that the few-rows kernel takes together: a vector of K serves so many.
 pub(crate) const FEW_TOGETHER: usize = 4;
 
@@ -53,7 +56,9 @@ impl Tile {
 
     /// Vectors of the groups of a work item of so many rows.
     pub(crate) const fn vecs_for(&self, rows: usize) -> usize {
-        if rows <= self.lanes {
+        if SINGLE_TILE {
+            self.vecs
+        } else if rows <= self.lanes {
             1
         } else if rows <= self.lanes * self.half {
             self.half
@@ -84,7 +89,7 @@ pub(crate) enum Kernel {
 
 impl Kernel {
     pub(crate) const fn of(shape: &Shape, level: Level) -> Self {
-        if shape.shared_rows() <= Tile::of(level).few_rows { Self::Few } else { Self::Many }
+        if !SINGLE_TILE && shape.shared_rows() <= Tile::of(level).few_rows { Self::Few } else { Self::Many }
     }
 }
 

@@ -3,7 +3,7 @@
 import { GqaError } from './error.js';
 import { Tensor } from './tensor.js';
 
-const STORAGE = ['f32', 'f16', 'bf16'];
+export const STORAGE = ['f32', 'f16', 'bf16'];
 const STAGES = ['raw', 'softcapped', 'biased', 'softmax'];
 const KNOWN = new Set([
   'q', 'k', 'v', 'out', 'lse', 'scores', 'stage', 'scale', 'softcap', 'causal', 'leftWindow', 'rightWindow', 'offset',
@@ -32,8 +32,9 @@ export const plain = ({ keyLengths, prefixLengths, alibiSlopes, sinks }) =>
 
 /**
  * Writes the call at `address`. Plain arrays are copied to `room` on, which has 4 bytes for each of their numbers.
+ * `storage` are the dtypes that the module takes.
  */
-export function write(heap, address, room, call) {
+export function write(heap, address, room, call, storage) {
   const unknown = Object.keys(call).find((key) => !KNOWN.has(key));
   if (unknown) throw new TypeError(`${unknown} is no part of a call`);
   const { batch, qHeads, kvHeads, qLen, kvLen, headDim, valueDim } = shapeOf(call);
@@ -109,14 +110,14 @@ export function write(heap, address, room, call) {
     else floats[at++] = x;
   });
 
-  tensor('q', q, [batch, qHeads, qLen, headDim], STORAGE);
-  const narrow = q.dtype === 'f32' ? STORAGE : [q.dtype];
+  tensor('q', q, [batch, qHeads, qLen, headDim], storage);
+  const narrow = q.dtype === 'f32' ? storage : [q.dtype];
   tensor('k', k, [batch, kvHeads, kvLen, headDim], narrow);
   tensor('v', v, [batch, kvHeads, kvLen, valueDim], [k.dtype]);
   tensor('out', out, [batch, qHeads, qLen, valueDim], [q.dtype]);
   tensor('lse', lse, [batch, qHeads, qLen], ['f32'], false);
   tensor('scores', call.scores, scores, ['f32']);
-  dense('bias', bias, STORAGE);
+  dense('bias', bias, storage);
   dense('mask', mask, ['bool']);
   numbers('key_lengths', call.keyLengths, 'u32');
   numbers('prefix_lengths', call.prefixLengths, 'u32');

@@ -1,6 +1,6 @@
 // Grouped-query attention in WebAssembly: loads the best module that the engine runs, and calls it.
 
-import { plain, shapeOf, write } from './call.js';
+import { STORAGE, plain, shapeOf, write } from './call.js';
 import { GqaError } from './error.js';
 import { Heap, aligned } from './heap.js';
 import { canShareMemory, levels } from './levels.js';
@@ -26,16 +26,18 @@ async function compile(url) {
  * Loads a module: the fastest level that the engine has, or the one that is asked for.
  *
  * With `threads` > 1 that many workers share its memory and `attendAsync` computes on them; where memory can't be shared
- * there are none.
+ * there are none. `compact` loads the smallest module: f32 alone, without SIMD.
  */
-export async function load({ level = levels()[0], threads = 1, modules = MODULES } = {}) {
+export async function load({ level = levels()[0], threads = 1, compact = false, modules = MODULES } = {}) {
+  if (compact) level = 'scalar';
   const shares = threads > 1 && level !== 'scalar' && canShareMemory();
-  const module = await compile(new URL(`${level}${shares ? '-threads' : ''}.wasm`, modules));
+  const name = compact ? 'compact' : `${level}${shares ? '-threads' : ''}`;
+  const module = await compile(new URL(`${name}.wasm`, modules));
   const memory = shares ? new WebAssembly.Memory(SHARED) : undefined;
   const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
   const heap = new Heap(memory ?? exports.memory, exports.__heap_base.value);
   const team = shares ? await Threads.start(module, memory, heap, threads) : undefined;
-  return new Gqa(level, exports, heap, team);
+  return new Gqa(level, exports, heap, team, compact ? ['f32'] : STORAGE);
 }
 
 class Gqa {
@@ -45,9 +47,11 @@ class Gqa {
   /** The last call on the threads, so that there is one at a time. */
   #last = Promise.resolve();
   #running = 0;
+  #storage;
 
-  constructor(level, exports, heap, team) {
+  constructor(level, exports, heap, team, storage) {
     this.level = level;
+    this.#storage = storage;
     this.#exports = exports;
     this.#heap = heap;
     this.#team = team;
@@ -131,7 +135,7 @@ class Gqa {
   #bind(call, threads) {
     const heap = this.#heap;
     const lists = aligned(4 * plain(call));
-    write(heap, this.#exports.call(), heap.scratch(lists), call);
+    write(heap, this.#exports.call(), heap.scratch(lists), call, this.#storage);
     const needed = this.#exports.bind();
     if (needed < 0) throw GqaError.read(heap.buffer, this.#exports.failure());
     const bytes = aligned(needed);

@@ -206,13 +206,7 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
         let (batch, kv_head) = div_rem(head, kv_heads);
         let first = tile * self.item_rows;
         let count = self.item_rows.min(self.job.shape.shared_rows() - first);
-        let place = Place {
-            batch,
-            kv_head,
-            group: self.job.shape.group(),
-            first,
-            count,
-        };
+        let place = Place { batch, kv_head, group: self.job.shape.group(), first, count };
         Item { job: self.job, place }
     }
 }

@@ -98,9 +98,10 @@ function build(gqa) {
   }
   tokens.forEach((token, i) => {
     const button = document.createElement('button');
-    button.textContent = token;
+    button.textContent = token.trim();
     button.onclick = button.onpointerenter = () => { state.token = i; drawPrompt(); };
-    $('prompt').append(button);
+    // A space of the page, so that lines may break there.
+    $('prompt').append(token.startsWith(' ') ? ' ' : '', button);
   });
   $('map').onpointermove = ({ offsetX, offsetY }) => {
     const at = state.under(offsetX, offsetY);

@@ -40,7 +40,8 @@
 //!
 //! # Features
 //! `std` (default): detection by the standard library on x86. Without it the crate detects by CPUID and XGETBV, and
-//! needs neither `std` nor `alloc`.
+//! needs neither `std` nor `alloc`. `single-level` leaves all but the best level out of wasm modules, `single-tile` all
+//! but one kernel with one tile everywhere: less code, and on short calls less speed.
 #![no_std]
 #![deny(missing_docs, unreachable_pub)]
 

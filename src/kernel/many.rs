@@ -6,10 +6,10 @@
 //!
 //! | buffer | shape | at AVX-512, d 128 |
 //! |---|---|---|
-//! | queries (scaled) | `[group][head_dim][VECS]` vectors | 16 KiB a group |
-//! | weights | `[group][block][VECS]` vectors | 8 KiB a group |
-//! | output | `[group][value_dim][VECS]` vectors | 16 KiB a group |
-//! | wide | `[block][dim]`, for narrow storage only | 32 KiB |
+//! | queries (scaled) | `[group][head_dim][VECS]` vectors | 24 KiB a group |
+//! | weights | `[group][block][VECS]` vectors | 18 KiB a group |
+//! | output | `[group][value_dim][VECS]` vectors | 24 KiB a group |
+//! | wide | `[block][dim]`, for narrow storage only | 48 KiB |
 //!
 //! The lanes past the last row repeat it: computed, and not stored.
 

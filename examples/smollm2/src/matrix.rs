@@ -39,8 +39,7 @@ enum Weights {
     Quantised(Vec<Quantised>),
 }
 
-/// `scale · q + minimum`: Q8_0 with q from -128 to 127 and no minimum, Q4_1 with q from 0 to 15, a byte each, since
-/// taking halves of bytes apart at every product takes longer than reading twice as many.
+/// `scale · q + minimum`: Q8_0 with q from -128 to 127 and no minimum, Q4_1 with q from 0 to 15, a byte each.
 struct Quantised {
     scale: f32,
     minimum: f32,
@@ -176,7 +175,7 @@ impl<B: Block> WithSimd for Product<'_, B> {
         for (group, blocks) in blocks.chunks(ROWS * cols / BLOCK).enumerate() {
             // Fewer rows at the end leave old ones in the buffer, whose sums nobody stores.
             for (to, block) in widened.iter_mut().zip(blocks) {
-                // A block at a time: LLVM would gather the numbers of several blocks into vectors, at a third of the speed.
+                // A block at a time: LLVM would gather the numbers of several blocks into vectors, which is slower.
                 core::hint::black_box(block).widen(to);
             }
             let weights = widened.as_flattened();

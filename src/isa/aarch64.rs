@@ -1,9 +1,10 @@
 //! NEON: part of every aarch64 target but the soft-float ones.
 #![allow(unsafe_code, reason = "intrinsics, and tokens made from the proof that a `Level` is")]
 
-use super::{Isa, Level, TileOp, widen_f16_bits};
+use super::by_pulp::{ByPulp, operations, scale, widen_f16_bits};
+use super::{Isa, Level, TileOp};
 use core::arch::aarch64::*;
-use pulp::cast;
+use pulp::{Simd, cast};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Neon {
@@ -18,16 +19,25 @@ pub(super) fn neon(level: Level) -> Neon {
     unsafe { Neon { neon: pulp::aarch64::Neon::new_unchecked() } }
 }
 
-impl Isa for Neon {
+impl ByPulp for Neon {
     type Simd = pulp::aarch64::Neon;
-    type F = pulp::f32x4;
-    type U = pulp::u32x4;
-    type M = pulp::m32x4;
-    const LEVEL: Level = Level::NEON;
 
     #[inline(always)]
     fn simd(self) -> pulp::aarch64::Neon {
         self.neon
+    }
+}
+
+impl Isa for Neon {
+    type F = pulp::f32x4;
+    type M = pulp::m32x4;
+    const LEVEL: Level = Level::NEON;
+
+    operations!();
+
+    #[inline(always)]
+    fn scale(self, p: Self::F, power: Self::F) -> Self::F {
+        scale(self, p, power)
     }
 
     #[inline(always)]

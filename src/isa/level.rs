@@ -11,8 +11,8 @@ use core::fmt;
 /// | level | targets | found |
 /// |---|---|---|
 /// | `scalar` | all | always |
-/// | `avx2` (with FMA, BMI, F16C) | x86, x86-64 | at run time |
-/// | `avx512` (F, BW, CD, DQ, VL) | x86, x86-64 | at run time |
+/// | `avx2` (with FMA, BMI, F16C) | x86, x86-64 (but not on targets without SSE2) | at run time |
+/// | `avx512` (F, BW, CD, DQ, VL) | x86, x86-64 (but not on targets without SSE2) | at run time |
 /// | `neon` | aarch64 | at compile time (always there but on soft-float targets) |
 /// | `simd128`, `relaxed-simd` | wasm32 | at compile time |
 ///
@@ -29,9 +29,9 @@ pub struct Level(Kind);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Kind {
     Scalar,
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    #[cfg(target_feature = "sse2")]
     Avx2,
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    #[cfg(target_feature = "sse2")]
     Avx512,
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     Neon,
@@ -44,9 +44,9 @@ enum Kind {
 /// Every level that is compiled for this target, the narrowest first.
 pub(crate) const LEVELS: &[Level] = &[
     Level(Kind::Scalar),
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    #[cfg(target_feature = "sse2")]
     Level(Kind::Avx2),
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    #[cfg(target_feature = "sse2")]
     Level(Kind::Avx512),
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     Level(Kind::Neon),
@@ -70,9 +70,9 @@ impl Level {
     /// Plain f32 arithmetic: on every machine.
     pub const SCALAR: Self = Self(Kind::Scalar);
 
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    #[cfg(target_feature = "sse2")]
     pub(super) const AVX2: Self = Self(Kind::Avx2);
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    #[cfg(target_feature = "sse2")]
     pub(super) const AVX512: Self = Self(Kind::Avx512);
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     pub(super) const NEON: Self = Self(Kind::Neon);
@@ -103,9 +103,9 @@ impl Level {
     pub const fn name(self) -> &'static str {
         match self.0 {
             Kind::Scalar => "scalar",
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Kind::Avx2 => "avx2",
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Kind::Avx512 => "avx512",
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Kind::Neon => "neon",
@@ -121,9 +121,9 @@ impl Level {
     pub const fn lanes(self) -> usize {
         match self.0 {
             Kind::Scalar => 1,
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Kind::Avx2 => 8,
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Kind::Avx512 => 16,
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Kind::Neon => 4,
@@ -143,11 +143,11 @@ impl Level {
         match self.0 {
             Kind::Scalar => true,
             // Miri runs neither the CPUID of a build without `std` nor the intrinsics of AVX-512.
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             _ if cfg!(miri) => false,
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Kind::Avx2 => super::x86::has_avx2(),
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Kind::Avx512 => super::x86::has_avx512(),
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Kind::Neon => !cfg!(miri),
@@ -162,9 +162,9 @@ impl Level {
     pub(crate) fn dispatch(self, op: impl Op) {
         match self.compiled().0 {
             Kind::Scalar => run(scalar::Scalar, op),
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Kind::Avx2 => run(super::x86::avx2(self), op),
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Kind::Avx512 => run(super::x86::avx512(self), op),
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Kind::Neon => run(super::aarch64::neon(self), op),

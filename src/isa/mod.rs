@@ -6,18 +6,23 @@
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod aarch64;
+#[cfg(any(
+    target_feature = "sse2",
+    all(target_arch = "aarch64", target_feature = "neon"),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod by_pulp;
 mod level;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(target_feature = "sse2")]
 mod x86;
 
 pub use level::Level;
 pub(crate) use level::{LEVELS, Op};
 
 use half::{bf16, f16};
-use pulp::Simd;
 
 /// The greatest [`Isa::LANES`]: the length of a buffer on the stack that any vector fits.
 pub(crate) const MAX_LANES: usize = 16;
@@ -30,20 +35,14 @@ pub trait TileOp {
 
 /// Vectors of f32 and what the kernels do with them.
 pub trait Isa: Copy {
-    /// The `pulp` token whose operations the defaults use.
-    type Simd: Simd<f32s = Self::F, u32s = Self::U, m32s = Self::M>;
     /// `LANES` numbers.
     type F: Copy;
-    /// `LANES` 32-bit words.
-    type U: Copy;
     /// `LANES` truth values.
     type M: Copy;
     /// Numbers in a vector.
     const LANES: usize = size_of::<Self::F>() / size_of::<f32>();
     /// The level that this is.
     const LEVEL: Level;
-
-    fn simd(self) -> Self::Simd;
 
     /// Runs `f`, which must be `#[inline(always)]`, compiled for this instruction set.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
@@ -53,52 +52,28 @@ pub trait Isa: Copy {
     fn with_tile(self, vecs: usize, op: impl TileOp);
 
     /// The whole vectors of a slice.
-    #[inline(always)]
-    fn vectors(self, slice: &[f32]) -> &[Self::F] {
-        Self::Simd::as_simd_f32s(slice).0
-    }
+    fn vectors(self, slice: &[f32]) -> &[Self::F];
 
     /// The whole vectors of a slice.
-    #[inline(always)]
-    fn vectors_mut(self, slice: &mut [f32]) -> &mut [Self::F] {
-        Self::Simd::as_mut_simd_f32s(slice).0
-    }
+    fn vectors_mut(self, slice: &mut [f32]) -> &mut [Self::F];
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> Self::F {
-        self.simd().splat_f32s(x)
-    }
+    fn splat(self, x: f32) -> Self::F;
 
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
     }
 
-    #[inline(always)]
-    fn add(self, a: Self::F, b: Self::F) -> Self::F {
-        self.simd().add_f32s(a, b)
-    }
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
 
-    #[inline(always)]
-    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
-        self.simd().sub_f32s(a, b)
-    }
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
 
-    #[inline(always)]
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
-        self.simd().mul_f32s(a, b)
-    }
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
 
-    #[inline(always)]
-    fn div(self, a: Self::F, b: Self::F) -> Self::F {
-        self.simd().div_f32s(a, b)
-    }
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
 
     /// `a·b + c`, rounded once where the instruction set has it.
-    #[inline(always)]
-    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        self.simd().mul_add_e_f32s(a, b, c)
-    }
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
 
     /// `if b < a { a } else { b }`, on every level: a NaN in either gives `b`.
     #[inline(always)]
@@ -107,34 +82,17 @@ pub trait Isa: Copy {
     }
 
     /// The magnitude of `a` with the sign of `b`.
-    #[inline(always)]
-    fn copy_sign(self, a: Self::F, b: Self::F) -> Self::F {
-        let s = self.simd();
-        let sign = s.splat_f32s(-0.0);
-        s.or_f32s(s.and_f32s(sign, b), s.and_f32s(s.not_f32s(sign), a))
-    }
+    fn copy_sign(self, a: Self::F, b: Self::F) -> Self::F;
 
-    #[inline(always)]
-    fn abs(self, a: Self::F) -> Self::F {
-        self.simd().abs_f32s(a)
-    }
+    fn abs(self, a: Self::F) -> Self::F;
 
     /// `a < b`; false where either is NaN.
-    #[inline(always)]
-    fn less(self, a: Self::F, b: Self::F) -> Self::M {
-        self.simd().less_than_f32s(a, b)
-    }
+    fn less(self, a: Self::F, b: Self::F) -> Self::M;
 
     /// `a == b`; false where either is NaN.
-    #[inline(always)]
-    fn equal(self, a: Self::F, b: Self::F) -> Self::M {
-        self.simd().equal_f32s(a, b)
-    }
+    fn equal(self, a: Self::F, b: Self::F) -> Self::M;
 
-    #[inline(always)]
-    fn select(self, mask: Self::M, if_true: Self::F, if_false: Self::F) -> Self::F {
-        self.simd().select_f32s(mask, if_true, if_false)
-    }
+    fn select(self, mask: Self::M, if_true: Self::F, if_false: Self::F) -> Self::F;
 
     /// `t` less the integer `n` nearest to it, and what [`Isa::scale`] makes `2^n` of. `t` is less than
     /// 127; `2^n` is 0 where it is less than -126.5.
@@ -148,13 +106,8 @@ pub trait Isa: Copy {
         (self.sub(t, self.sub(biased, magic)), biased)
     }
 
-    /// `p · 2^n` for the second part of [`Isa::split`].
-    #[inline(always)]
-    fn scale(self, p: Self::F, power: Self::F) -> Self::F {
-        let s = self.simd();
-        let exponent = s.wrapping_dyn_shl_u32s(s.transmute_u32s_f32s(power), s.splat_u32s(23));
-        self.mul(p, s.transmute_f32s_u32s(exponent))
-    }
+    /// `p · 2^n` for the second part of [`Isa::split`]: the low bits of `power` become the exponent of a factor.
+    fn scale(self, p: Self::F, power: Self::F) -> Self::F;
 
     /// Asks for the cache lines of a slice ahead of their use. A hint: nothing depends on it.
     #[inline(always)]
@@ -164,16 +117,10 @@ pub trait Isa: Copy {
     fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F);
 
     /// The sum of a vector's lanes, as a fixed tree.
-    #[inline(always)]
-    fn sum_lanes(self, a: Self::F) -> f32 {
-        self.simd().reduce_sum_f32s(a)
-    }
+    fn sum_lanes(self, a: Self::F) -> f32;
 
     /// The greatest lane; some number or NaN if a lane is NaN.
-    #[inline(always)]
-    fn max_lane(self, a: Self::F) -> f32 {
-        self.simd().reduce_max_f32s(a)
-    }
+    fn max_lane(self, a: Self::F) -> f32;
 
     /// The first `LANES` half-precision numbers (as bits), widened; 0 if there are fewer.
     fn widen_f16(self, bits: &[u16]) -> Self::F;
@@ -204,21 +151,6 @@ fn narrow<S: Isa>(s: S, x: S::F, bits: &mut [u16], one: impl Fn(f32) -> u16) {
     for (to, &x) in bits.iter_mut().zip(buffer.iter().take(S::LANES)) {
         *to = one(x);
     }
-}
-
-/// Half-precision bits, zero-extended to 32, as f32: exact, for zeros, subnormals, infinities and NaN too.
-#[inline(always)]
-fn widen_f16_bits<S: Isa>(isa: S, bits: S::U) -> S::F {
-    let s = isa.simd();
-    let magnitude = s.wrapping_dyn_shl_u32s(s.and_u32s(bits, s.splat_u32s(0x7fff)), s.splat_u32s(13));
-    let sign = s.wrapping_dyn_shl_u32s(s.and_u32s(bits, s.splat_u32s(0x8000)), s.splat_u32s(16));
-    // The exponent is rebiased from 15 to 127 by a multiplication, which also normalises subnormals.
-    let rebias = isa.splat(f32::from_bits((127 + 112) << 23));
-    let scaled = isa.mul(s.transmute_f32s_u32s(magnitude), rebias);
-    let special = isa.less(isa.splat(65504.0), scaled);
-    let infinite = s.transmute_f32s_u32s(s.or_u32s(s.transmute_u32s_f32s(scaled), s.splat_u32s(0x7f80_0000)));
-    let signed = isa.select(special, infinite, scaled);
-    s.transmute_f32s_u32s(s.or_u32s(s.transmute_u32s_f32s(signed), sign))
 }
 
 /// Transposes the first `LANES` vectors: log₂ `LANES` rounds, each interleaving vector `i` with vector

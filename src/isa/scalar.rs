@@ -1,21 +1,14 @@
 //! One number at a time: the level of microcontrollers, of Miri, and the yardstick of the others.
 
-use super::{Isa, Level, TileOp, widen_f16_bits};
+use super::{Isa, Level, TileOp};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar;
 
 impl Isa for Scalar {
-    type Simd = pulp::Scalar;
     type F = f32;
-    type U = u32;
     type M = bool;
     const LEVEL: Level = Level::SCALAR;
-
-    #[inline(always)]
-    fn simd(self) -> pulp::Scalar {
-        pulp::Scalar
-    }
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
@@ -30,6 +23,41 @@ impl Isa for Scalar {
         }
     }
 
+    #[inline(always)]
+    fn vectors(self, slice: &[f32]) -> &[f32] {
+        slice
+    }
+
+    #[inline(always)]
+    fn vectors_mut(self, slice: &mut [f32]) -> &mut [f32] {
+        slice
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
+    fn add(self, a: f32, b: f32) -> f32 {
+        a + b
+    }
+
+    #[inline(always)]
+    fn sub(self, a: f32, b: f32) -> f32 {
+        a - b
+    }
+
+    #[inline(always)]
+    fn mul(self, a: f32, b: f32) -> f32 {
+        a * b
+    }
+
+    #[inline(always)]
+    fn div(self, a: f32, b: f32) -> f32 {
+        a / b
+    }
+
     /// Never fused: `fma` is a call on a core that lacks it, and two numbers would depend on which.
     #[inline(always)]
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
@@ -37,14 +65,33 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
+    fn copy_sign(self, a: f32, b: f32) -> f32 {
+        a.copysign(b)
+    }
+
+    #[inline(always)]
+    fn abs(self, a: f32) -> f32 {
+        a.abs()
+    }
+
+    #[inline(always)]
+    fn less(self, a: f32, b: f32) -> bool {
+        a < b
+    }
+
+    #[inline(always)]
+    fn equal(self, a: f32, b: f32) -> bool {
+        a == b
+    }
+
+    #[inline(always)]
     fn select(self, mask: bool, if_true: f32, if_false: f32) -> f32 {
         if mask { if_true } else { if_false }
     }
 
-    /// Written as a comparison: `f32::max` is a call on Cortex-M.
     #[inline(always)]
-    fn max_lane(self, a: f32) -> f32 {
-        a
+    fn scale(self, p: f32, power: f32) -> f32 {
+        p * f32::from_bits(power.to_bits() << 23)
     }
 
     #[inline(always)]
@@ -53,12 +100,26 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
+    fn sum_lanes(self, a: f32) -> f32 {
+        a
+    }
+
+    #[inline(always)]
+    fn max_lane(self, a: f32) -> f32 {
+        a
+    }
+
+    #[inline(always)]
     fn widen_f16(self, bits: &[u16]) -> f32 {
-        bits.first().map_or(0.0, |&bits| widen_f16_bits(self, bits.into()))
+        let bits = bits.first().map_or(0, |&bits| u32::from(bits));
+        // The exponent is rebiased from 15 to 127 by a multiplication, which also normalises subnormals.
+        let scaled = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+        let infinity = if scaled > 65504.0 { 0x7f80_0000 } else { 0 };
+        f32::from_bits(scaled.to_bits() | infinity | (bits & 0x8000) << 16)
     }
 
     #[inline(always)]
     fn widen_bf16(self, bits: &[u16]) -> f32 {
-        bits.first().map_or(0.0, |&bits| f32::from_bits(u32::from(bits) << 16))
+        f32::from_bits(bits.first().map_or(0, |&bits| u32::from(bits) << 16))
     }
 }

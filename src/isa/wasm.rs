@@ -2,9 +2,10 @@
 //! instruction that its engine lacks is refused whole.
 #![allow(unsafe_code, reason = "tokens made from the proof that a `Level` is")]
 
-use super::{Isa, Level, TileOp, widen_f16_bits};
+use super::by_pulp::{ByPulp, operations, scale, widen_f16_bits};
+use super::{Isa, Level, TileOp};
 use core::arch::wasm32::*;
-use pulp::cast;
+use pulp::{Simd, cast};
 
 macro_rules! isa {
     ($name:ident, $pulp:ty, $level:expr, $new:ident, $doc:literal) => {
@@ -22,16 +23,25 @@ macro_rules! isa {
             unsafe { $name { token: <$pulp>::new_unchecked() } }
         }
 
-        impl Isa for $name {
+        impl ByPulp for $name {
             type Simd = $pulp;
-            type F = pulp::f32x4;
-            type U = pulp::u32x4;
-            type M = pulp::m32x4;
-            const LEVEL: Level = $level;
 
             #[inline(always)]
             fn simd(self) -> $pulp {
                 self.token
+            }
+        }
+
+        impl Isa for $name {
+            type F = pulp::f32x4;
+            type M = pulp::m32x4;
+            const LEVEL: Level = $level;
+
+            operations!();
+
+            #[inline(always)]
+            fn scale(self, p: Self::F, power: Self::F) -> Self::F {
+                scale(self, p, power)
             }
 
             #[inline(always)]

@@ -10,6 +10,7 @@ use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
 
+use super::by_pulp::{ByPulp, operations, scale};
 use super::{Isa, Level, TileOp};
 use pulp::{Simd, cast};
 
@@ -90,16 +91,25 @@ pub(super) fn avx2(level: Level) -> Avx2 {
     unsafe { Avx2 { v3: pulp::x86::V3::new_unchecked(), vectorize: V3F16c::new_unchecked() } }
 }
 
-impl Isa for Avx2 {
+impl ByPulp for Avx2 {
     type Simd = pulp::x86::V3;
-    type F = pulp::f32x8;
-    type U = pulp::u32x8;
-    type M = pulp::m32x8;
-    const LEVEL: Level = Level::AVX2;
 
     #[inline(always)]
     fn simd(self) -> pulp::x86::V3 {
         self.v3
+    }
+}
+
+impl Isa for Avx2 {
+    type F = pulp::f32x8;
+    type M = pulp::m32x8;
+    const LEVEL: Level = Level::AVX2;
+
+    operations!();
+
+    #[inline(always)]
+    fn scale(self, p: Self::F, power: Self::F) -> Self::F {
+        scale(self, p, power)
     }
 
     #[inline(always)]
@@ -172,17 +182,21 @@ pub(super) fn avx512(level: Level) -> Avx512 {
     unsafe { Avx512 { v4: pulp::x86::V4::new_unchecked() } }
 }
 
-impl Isa for Avx512 {
+impl ByPulp for Avx512 {
     type Simd = pulp::x86::V4;
-    type F = pulp::f32x16;
-    type U = pulp::u32x16;
-    type M = pulp::b16;
-    const LEVEL: Level = Level::AVX512;
 
     #[inline(always)]
     fn simd(self) -> pulp::x86::V4 {
         self.v4
     }
+}
+
+impl Isa for Avx512 {
+    type F = pulp::f32x16;
+    type M = pulp::b16;
+    const LEVEL: Level = Level::AVX512;
+
+    operations!();
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {

@@ -3,7 +3,8 @@
 use core::{ptr, slice};
 
 use gqa::{
-    Alignment, Attention, BiasData, Element, Error, MaskStrides, Operand, Shape, Stage, Strides, View, ViewMut,
+    Alignment, Attention, BiasData, Element, Error, MaskStrides, Operand, Shape, Stage, Strides, View,
+    ViewMut,
 };
 #[cfg(feature = "half")]
 use gqa::{bf16, f16};

@@ -53,6 +53,9 @@ pub trait Storage: Copy + Send + Sync + 'static {
 /// The first elements of `from`, zeros where it is shorter than a vector.
 #[inline(always)]
 pub(crate) fn load_part<S: Isa, T: Storage>(s: S, from: &[T]) -> S::F {
+    if from.len() >= S::LANES {
+        return T::load(s, from);
+    }
     let mut buffer = [T::ZERO; MAX_LANES];
     for (to, &x) in buffer.iter_mut().zip(from) {
         *to = x;
@@ -63,6 +66,9 @@ pub(crate) fn load_part<S: Isa, T: Storage>(s: S, from: &[T]) -> S::F {
 /// Writes as many lanes as `to` has room for.
 #[inline(always)]
 pub(crate) fn store_part<S: Isa, T: Storage>(s: S, x: S::F, to: &mut [T]) {
+    if to.len() >= S::LANES {
+        return T::store(s, x, to);
+    }
     let mut buffer = [0.0; MAX_LANES];
     if let Some(lanes) = s.vectors_mut(&mut buffer).first_mut() {
         *lanes = x;

@@ -43,6 +43,23 @@ impl<'a, T> Panel<'a, T> {
         })
     }
 
+    /// The same memory as bytes.
+    #[inline(always)]
+    pub(crate) fn bytes(&self) -> Panel<'a, u8> {
+        let size = size_of::<T>();
+        // SAFETY: these are the bytes of `data`, whose elements are numbers without padding. No product overflows:
+        // `data` lies in memory, and a stride that is too great belongs to a single row.
+        let data = unsafe { slice::from_raw_parts(self.data.as_ptr().cast(), size_of_val(self.data)) };
+        Panel { data, stride: self.stride.wrapping_mul(size), rows: self.rows, cols: self.cols * size }
+    }
+
+    /// Columns `first..first + cols` of all rows; `None` if there are none, or not so many.
+    #[inline(always)]
+    pub(crate) fn narrow(&self, first: usize, cols: usize) -> Option<Self> {
+        let inside = first.checked_add(cols).is_some_and(|last| last <= self.cols);
+        (inside && cols > 0).then(|| Self { data: self.data.get(first..).unwrap_or_default(), cols, ..*self })
+    }
+
     /// Row `index`, or the last one beyond it.
     #[inline(always)]
     pub(crate) fn row(&self, index: usize) -> &'a [T] {
@@ -96,15 +113,6 @@ pub(crate) struct Columns<'a, const ROWS: usize, T = f32> {
 }
 
 impl<const ROWS: usize, T: Copy> Columns<'_, ROWS, T> {
-    /// Each column.
-    #[inline(always)]
-    pub(crate) fn each(self, mut each: impl FnMut([T; ROWS])) {
-        for column in 0..self.cols {
-            // SAFETY: the range ends at `cols`.
-            each(unsafe { self.column(column) });
-        }
-    }
-
     /// Each column with the item of `with` beside it, until either ends; `UNROLL` columns to a round of the loop.
     #[inline(always)]
     pub(crate) fn zip_each<const UNROLL: usize, U>(self, with: &[U], mut each: impl FnMut([T; ROWS], &U)) {
@@ -123,6 +131,46 @@ impl<const ROWS: usize, T: Copy> Columns<'_, ROWS, T> {
             each(unsafe { self.column(column) }, item);
             column += 1;
         }
+    }
+
+    /// Each column with the row of `with` of the same number, until either ends.
+    #[inline(always)]
+    pub(crate) fn zip_rows<'b, U>(self, with: Panel<'b, U>, mut each: impl FnMut([T; ROWS], &'b [U])) {
+        let mut next = with.data.as_ptr();
+        for column in 0..self.cols.min(with.rows) {
+            // SAFETY: `column` is less than `cols`.
+            let numbers = unsafe { self.column(column) };
+            // SAFETY: a row is read for each column, and there are at most `with.rows` of them, `with.stride` apart.
+            each(numbers, unsafe { slice::from_raw_parts(next, with.cols) });
+            // Past the last row the pointer may leave the data, where it is not read.
+            next = next.wrapping_add(with.stride);
+        }
+    }
+
+    /// `width` columns at a time: what each row has there, and the number of the first vector; the last may be narrower.
+    #[inline(always)]
+    pub(crate) fn each_chunk(self, width: usize, mut each: impl FnMut(usize, [&[T]; ROWS])) {
+        let whole = self.cols.checked_div(width).unwrap_or(0);
+        for index in 0..whole {
+            // SAFETY: the chunk ends at `cols` at most.
+            each(index, unsafe { self.chunk(index * width, width) });
+        }
+        if whole * width < self.cols {
+            // SAFETY: as above.
+            each(whole, unsafe { self.chunk(whole * width, self.cols - whole * width) });
+        }
+    }
+
+    /// # Safety
+    /// `first + count` is at most `cols`.
+    #[inline(always)]
+    unsafe fn chunk(&self, first: usize, count: usize) -> [&[T]; ROWS] {
+        debug_assert!(first + count <= self.cols);
+        // SAFETY: each row has `cols` elements, and the caller promises that these are among them.
+        self.rows.map(
+            #[inline(always)]
+            |row| unsafe { slice::from_raw_parts(row.add(first), count) },
+        )
     }
 
     /// # Safety
@@ -403,5 +451,17 @@ mod tests {
             .zip_each::<2, _>(&[0, 1, 2, 3], |strip, &item| seen.push((*strip, item)));
         assert_eq!(seen, [([1.0, 2.0], 0), ([8.0, 9.0], 1), ([15.0, 16.0], 2)]);
         assert_eq!(panel.iter().count(), 3);
+        let mut seen = Vec::new();
+        panel.columns::<2>(1).each_chunk(3, |index, rows| seen.push((index, rows.map(<[f32]>::to_vec))));
+        assert_eq!(seen[0], (0, [[7.0, 8.0, 9.0].to_vec(), [14.0, 15.0, 16.0].to_vec()]));
+        assert_eq!(seen[1..], [(1, [[10.0].to_vec(), [17.0].to_vec()])]);
+        let mut seen = Vec::new();
+        let narrow = panel.narrow(1, 2).unwrap();
+        panel.columns::<1>(2).zip_rows(narrow, |numbers, row| seen.push((numbers, row.to_vec())));
+        let row = |first: f32| [first, first + 1.0].to_vec();
+        assert_eq!(seen, [([14.0], row(1.0)), ([15.0], row(8.0)), ([16.0], row(15.0))]);
+        assert!(panel.narrow(1, 3).is_some() && panel.narrow(1, 4).is_none() && panel.narrow(0, 0).is_none());
+        let bytes: Vec<u8> = panel.iter().last().unwrap().iter().flat_map(|x| x.to_ne_bytes()).collect();
+        assert_eq!((panel.bytes().rows(), panel.bytes().row(2)), (3, &bytes[..]));
     }
 }

@@ -55,6 +55,11 @@ impl Tile {
         }
     }
 
+    /// Accumulators of the few-rows kernel: more where there are 32 registers.
+    pub(crate) const fn few_sums(&self) -> usize {
+        if matches!(self.lanes, 1 | 8) || cfg!(target_arch = "wasm32") { 8 } else { 16 }
+    }
+
     /// Vectors of the groups of a work item of so many rows.
     pub(crate) const fn vecs_for(&self, rows: usize) -> usize {
         if SINGLE_TILE {
@@ -138,19 +143,23 @@ impl Shape {
     /// As [`scratch_len`](Self::scratch_len), for one level and storage.
     #[must_use]
     pub const fn scratch_len_at(&self, level: Level, storage: KvStorage) -> usize {
-        let sizes = match Kernel::of(self, level) {
-            Kernel::Many => many(self, level, storage, Tile::of(level).vecs).lens(),
-            Kernel::Few => few(self, level).lens(),
+        let needed = match Kernel::of(self, level) {
+            Kernel::Many => sum(&many(self, level, storage, Tile::of(level).vecs).lens()),
+            Kernel::Few => sum(&few(self, level).lens()),
         };
         // To begin at a vector's boundary.
-        let mut len = level.lanes() - 1;
-        let mut i = 0;
-        while i < sizes.len() {
-            len = sizes[i].saturating_add(len);
-            i += 1;
-        }
-        len
+        needed.saturating_add(level.lanes() - 1)
     }
+}
+
+const fn sum(lens: &[usize]) -> usize {
+    let mut sum: usize = 0;
+    let mut i = 0;
+    while i < lens.len() {
+        sum = sum.saturating_add(lens[i]);
+        i += 1;
+    }
+    sum
 }
 
 /// Elements of each buffer of the many-rows kernel.
@@ -212,15 +221,13 @@ pub(crate) struct Few {
     pub(crate) weights: usize,
     /// O, padded to whole vectors: `[rows][value_dim]`.
     pub(crate) output: usize,
-    /// Sums that wait to be reduced: `[rows together][lanes]` vectors.
-    pub(crate) sums: usize,
     /// Maximum, sum and factor of each row: `[rows][3]`.
     pub(crate) state: usize,
 }
 
 impl Few {
-    const fn lens(&self) -> [usize; 5] {
-        [self.queries, self.weights, self.output, self.sums, self.state]
+    const fn lens(&self) -> [usize; 4] {
+        [self.queries, self.weights, self.output, self.state]
     }
 }
 
@@ -231,7 +238,6 @@ pub(crate) const fn few(shape: &Shape, level: Level) -> Few {
         queries: rows.saturating_mul(padded(shape.head_dim, tile.lanes)),
         weights: rows * tile.few_block,
         output: rows.saturating_mul(padded(shape.value_dim, tile.lanes)),
-        sums: FEW_TOGETHER * tile.lanes * tile.lanes,
         state: 3 * rows,
     }
 }

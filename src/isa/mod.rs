@@ -113,6 +113,10 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn prefetch<T>(self, _: &[T]) {}
 
+    /// As [`Isa::prefetch`], into the second-level cache.
+    #[inline(always)]
+    fn prefetch_far<T>(self, _: &[T]) {}
+
     /// The two halves of `[a₀ b₀ a₁ b₁ …]`.
     fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F);
 

@@ -66,14 +66,14 @@ pub(super) fn has_avx512() -> bool {
     system_saves(0xe6) && pulp::x86::V4::is_available() && V3F16c::is_available()
 }
 
-/// Into the second-level cache, line by line.
+/// Line by line.
 #[inline(always)]
-fn prefetch<T>(slice: &[T]) {
+fn prefetch<T, const HINT: i32>(slice: &[T]) {
     const LINE: usize = 64;
     let first = slice.as_ptr().cast::<i8>();
     for offset in (0..size_of_val(slice)).step_by(LINE) {
         // SAFETY: SSE is part of every level here, and a prefetch reads nothing that a program could see.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(first.wrapping_add(offset)) }
+        unsafe { _mm_prefetch::<HINT>(first.wrapping_add(offset)) }
     }
 }
 
@@ -133,7 +133,12 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn prefetch<T>(self, slice: &[T]) {
-        prefetch(slice);
+        prefetch::<T, _MM_HINT_T0>(slice);
+    }
+
+    #[inline(always)]
+    fn prefetch_far<T>(self, slice: &[T]) {
+        prefetch::<T, _MM_HINT_T1>(slice);
     }
 
     #[inline(always)]
@@ -220,7 +225,12 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn prefetch<T>(self, slice: &[T]) {
-        prefetch(slice);
+        prefetch::<T, _MM_HINT_T0>(slice);
+    }
+
+    #[inline(always)]
+    fn prefetch_far<T>(self, slice: &[T]) {
+        prefetch::<T, _MM_HINT_T1>(slice);
     }
 
     /// VREDUCEPS gives 0 for -∞, and VSCALEFPS too.

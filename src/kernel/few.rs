@@ -1,15 +1,20 @@
 //! The few-rows kernel: the head dimension lies in lanes.
 //!
 //! Decoding has as many rows as a group has heads: too few to fill the lanes, and reading K and V once is what takes
-//! the time. Both are read row by row in one linear stream, each vector once for up to [`FEW_TOGETHER`] rows:
+//! the time. Both are read row by row, each vector once for up to [`FEW_TOGETHER`] rows, and fetched ahead ([`Stream`]):
 //!
 //! ```text
-//! for LANES keys at a time:  sums[row][key] = Σ_j K[key][j] · Q[row][j], vectors, reduced LANES at a time
+//! for KEYS keys at a time:   acc[key][row] += K[key][j..] · Q[row][j..], vectors, which are reduced LANES at a time
 //! for a strip of columns:    for key: acc[row][c] += splat(P[row][key]) · V[key][c];  O[row][c] = f O[row][c] + acc[row][c]
 //! ```
 //!
 //! Scores lie `[row][block]`, so that modifiers and softmax work on whole vectors of neighbouring keys. Vectors
 //! begin at keys that are multiples of `LANES`: which lane a key has depends on nothing else in the call.
+
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over indices unroll early enough to leave tiles in registers"
+)]
 
 use core::ops::Range;
 
@@ -17,13 +22,16 @@ use super::softmax::{Total, safe_maximum, weigh};
 use super::values::is_finite;
 use super::{Results, Task};
 use crate::element::{Element, load_part, store_part};
-use crate::isa::{Isa, sum_each};
+use crate::isa::{Isa, MAX_LANES, sum_each};
 use crate::panel::{Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, FEW_TOGETHER, Tile, few, padded};
 
-/// Vectors of V that a strip of the value pass has at most.
-const STRIP: usize = 8;
+/// How far ahead of their use K and V are fetched, in bytes: from 1 to 3 KiB made no difference.
+const AHEAD: usize = 2048;
+
+/// Keys and values of so many bytes, in the whole call, are taken to lie in a near cache: fetching them costs 6 %.
+const NEAR: usize = 1 << 20;
 
 #[inline(always)]
 pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
@@ -36,7 +44,6 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let queries = carver.take(sizes.queries);
     let weights = carver.take(sizes.weights);
     let output = carver.take(sizes.output);
-    let sums = carver.take(sizes.sums);
     let state = carver.take(sizes.state).as_chunks_mut::<3>().0;
 
     let count = task.place.count;
@@ -47,14 +54,19 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let scoring = task.scoring();
     let positions = task.place.positions(0..count);
     let dims = task.keys().zip(task.values());
-    for keys in task.blocks(length) {
+    let fetches = task.kv_bytes() > NEAR;
+    let mut blocks = task.blocks(length).peekable();
+    while let Some(keys) = blocks.next() {
         // What this adds in front is hidden, or the block would begin there.
         let keys = keys.start / S::LANES * S::LANES..keys.end;
         let Some((k, v)) = dims else { break };
         let (Some(k), Some(v)) = (k.part(keys.start, keys.len()), v.part(keys.start, keys.len())) else {
             break;
         };
-        products(s, k, queries, weights, sums, length, count);
+        let next = blocks.peek().and_then(|next| dims?.0.part(next.start, next.len()));
+        let fetch_k = fetches.then(|| Stream { now: k.bytes(), next: Some(v.bytes()) });
+        let fetch_v = fetches.then(|| Stream { now: v.bytes(), next: next.map(|next| next.bytes()) });
+        products(s, k, queries, weights, count, fetch_k);
         let hiding = if !scoring.hides(&positions, &keys) {
             Hiding::Nothing
         } else if is_finite(s, v) {
@@ -65,10 +77,34 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
         for (row, (weights, state)) in weights.chunks_exact_mut(length).zip(state.iter_mut()).enumerate() {
             update(s, weights, state, &scoring, row, keys.clone(), hiding, &mut task.results.inspection);
         }
-        accumulate(s, v, weights, state, output, length, hiding);
+        accumulate(s, v, weights, state, output, hiding, fetch_v);
     }
 
     finish(s, output, state, task.place, task.modifiers.sinks, &mut task.results);
+}
+
+/// The rows that a pass reads, and those that the next pass does. They are asked for ahead of their use: a prefetcher
+/// of the hardware follows rows that lie one after the other, and loses the track at each turn from K to V.
+#[derive(Clone, Copy)]
+struct Stream<'a> {
+    now: Panel<'a, u8>,
+    next: Option<Panel<'a, u8>>,
+}
+
+impl Stream<'_> {
+    /// Fetches the row that comes [`AHEAD`] bytes after row `index`.
+    #[inline(always)]
+    fn fetch<S: Isa>(&self, s: S, index: usize) {
+        let ahead = index + AHEAD.checked_div(self.now.row(0).len()).unwrap_or(0);
+        match ahead.checked_sub(self.now.rows()) {
+            None => s.prefetch(self.now.row(ahead)),
+            Some(past) => {
+                if let Some(next) = self.next {
+                    s.prefetch(next.row(past));
+                }
+            }
+        }
+    }
 }
 
 /// The rows that go together: pairs of their first row and their number.
@@ -142,74 +178,80 @@ fn products<S: Isa, K: Element>(
     keys: Panel<'_, K>,
     queries: &[f32],
     scores: &mut [f32],
-    sums: &mut [f32],
-    length: usize,
     rows: usize,
+    mut stream: Option<Stream<'_>>,
 ) {
+    let tile = Tile::of(S::LEVEL);
     let vectors = keys.row(0).len().div_ceil(S::LANES);
     for (first, rows) in together(rows) {
         let queries = s.vectors(queries).get(first * vectors..).unwrap_or_default();
-        let scores = scores.get_mut(first * length..).unwrap_or_default();
+        let scores = scores.get_mut(first * tile.few_block..).unwrap_or_default();
+        let stream = stream.take();
         s.vectorize(
             #[inline(always)]
             || match rows {
-                1 => dot::<S, K, 1>(s, keys, queries, scores, sums, length),
-                2 => dot::<S, K, 2>(s, keys, queries, scores, sums, length),
-                3 => dot::<S, K, 3>(s, keys, queries, scores, sums, length),
-                _ => dot::<S, K, FEW_TOGETHER>(s, keys, queries, scores, sums, length),
+                1 => dot::<S, K, 1, 4>(s, keys, queries, scores, stream),
+                2 => dot::<S, K, 2, 4>(s, keys, queries, scores, stream),
+                3 if tile.few_sums() < 12 => dot::<S, K, 3, 2>(s, keys, queries, scores, stream),
+                3 => dot::<S, K, 3, 4>(s, keys, queries, scores, stream),
+                _ if tile.few_sums() < 16 => dot::<S, K, FEW_TOGETHER, 2>(s, keys, queries, scores, stream),
+                _ => dot::<S, K, FEW_TOGETHER, 4>(s, keys, queries, scores, stream),
             },
         );
     }
 }
 
+/// For `ROWS` rows that go together, `KEYS` keys at a time: vectors of sums, reduced when there are `LANES` of them.
 #[inline(always)]
-fn dot<S: Isa, K: Element, const ROWS: usize>(
+fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize>(
     s: S,
     keys: Panel<'_, K>,
     queries: &[S::F],
     scores: &mut [f32],
-    sums: &mut [f32],
-    length: usize,
+    stream: Option<Stream<'_>>,
 ) {
+    let length = Tile::of(S::LEVEL).few_block;
     let queries = queries.as_chunks::<ROWS>().0;
+    let tiles = (S::LANES / (ROWS * KEYS)).max(1);
     let mut key = 0;
     while key < keys.rows() {
-        let count = (keys.rows() - key).min(S::LANES);
-        let sums = s.vectors_mut(sums);
-        for lane in 0..count {
-            let row = keys.row(key + lane);
-            let whole = row.chunks_exact(S::LANES);
-            let tail = whole.remainder();
-            let mut products = [s.zero(); ROWS];
-            let mut queries = queries.iter();
-            for (from, queries) in whole.zip(queries.by_ref()) {
-                let from = K::load(s, from);
-                for (product, &query) in products.iter_mut().zip(queries) {
-                    *product = s.mul_add(from, query, *product);
+        let mut sums = [s.zero(); MAX_LANES];
+        for tile in 0..tiles {
+            if let Some(stream) = stream {
+                for k in 0..KEYS {
+                    stream.fetch(s, key + tile * KEYS + k);
                 }
             }
-            if !tail.is_empty()
-                && let Some(queries) = queries.next()
-            {
-                let from = load_part(s, tail);
-                for (product, &query) in products.iter_mut().zip(queries) {
-                    *product = s.mul_add(from, query, *product);
-                }
-            }
-            for (sums, product) in sums.chunks_exact_mut(S::LANES).zip(products) {
-                if let Some(sum) = sums.get_mut(lane) {
-                    *sum = product;
+            let mut products = [[s.zero(); ROWS]; KEYS];
+            keys.columns::<KEYS>(key + tile * KEYS).each_chunk(
+                S::LANES,
+                #[inline(always)]
+                |vector, keys| {
+                    let Some(query) = queries.get(vector) else { return };
+                    for k in 0..KEYS {
+                        let from = load_part(s, keys[k]);
+                        for r in 0..ROWS {
+                            products[k][r] = s.mul_add(from, query[r], products[k][r]);
+                        }
+                    }
+                },
+            );
+            for k in 0..KEYS {
+                for r in 0..ROWS {
+                    sums[(r * tiles + tile) * KEYS + k] = products[k][r];
                 }
             }
         }
-        for (sums, scores) in sums.chunks_exact_mut(S::LANES).zip(scores.chunks_exact_mut(length)).take(ROWS)
-        {
-            let scores = scores.get_mut(key..).unwrap_or_default();
-            if let Some(score) = s.vectors_mut(scores).first_mut() {
-                *score = sum_each(s, sums);
+        let mut buffer = [0.0; MAX_LANES];
+        for (sums, to) in sums.chunks_exact_mut(S::LANES).zip(s.vectors_mut(&mut buffer)) {
+            *to = sum_each(s, sums);
+        }
+        for (from, to) in buffer.chunks_exact(tiles * KEYS).zip(scores.chunks_exact_mut(length)).take(ROWS) {
+            if let Some(to) = to.get_mut(key..).and_then(|to| to.get_mut(..tiles * KEYS)) {
+                to.copy_from_slice(from);
             }
         }
-        key += S::LANES;
+        key += tiles * KEYS;
     }
 }
 
@@ -264,111 +306,141 @@ fn accumulate<S: Isa, V: Element>(
     weights: &[f32],
     state: &[[f32; 3]],
     output: &mut [f32],
-    length: usize,
     hiding: Hiding,
+    mut stream: Option<Stream<'_>>,
 ) {
-    let dim = values.row(0).len();
     s.vectorize(
         #[inline(always)]
         || {
-            let rows = output.chunks_mut(2 * padded(dim, S::LANES));
-            for ((output, weights), state) in rows.zip(weights.chunks(2 * length)).zip(state.chunks(2)) {
-                match state {
-                    [a, b] if hiding != Hiding::Marked => {
-                        pass::<S, V, 2>(s, values, weights, [a[2], b[2]], output, length, hiding);
-                    }
-                    _ => {
-                        let rows = output.chunks_exact_mut(padded(dim, S::LANES));
-                        for ((output, weights), state) in rows.zip(weights.chunks_exact(length)).zip(state) {
-                            pass::<S, V, 1>(s, values, weights, [state[2]], output, length, hiding);
-                        }
-                    }
-                }
+            let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES) };
+            let mut row = 0;
+            while let Some(state) = state.get(row..).filter(|state| !state.is_empty()) {
+                let output = output.get_mut(row * pass.width..).unwrap_or_default();
+                let weights = weights.get(row * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
+                let stream = stream.take();
+                row += match state {
+                    _ if hiding == Hiding::Marked => pass.rows::<1, true>(weights, state, output, stream),
+                    [_] => pass.rows::<1, false>(weights, state, output, stream),
+                    [_, _] => pass.rows::<2, false>(weights, state, output, stream),
+                    [_, _, _] => pass.rows::<3, false>(weights, state, output, stream),
+                    _ => pass.rows::<FEW_TOGETHER, false>(weights, state, output, stream),
+                };
             }
         },
     );
 }
 
-#[inline(always)]
-fn pass<S: Isa, V: Element, const ROWS: usize>(
-    s: S,
-    values: Panel<'_, V>,
-    weights: &[f32],
-    factors: [f32; ROWS],
-    output: &mut [f32],
-    length: usize,
-    hiding: Hiding,
-) {
-    let dim = values.row(0).len();
-    let Some(weights) = Panel::new(weights, length, ROWS, values.rows()) else { return };
-    let strip =
-        Strip { s, values, weights, factors, marked: hiding == Hiding::Marked, width: padded(dim, S::LANES) };
-    let mut column = 0;
-    while column + STRIP * S::LANES <= dim {
-        strip.accumulate::<STRIP>(column, output, false);
-        column += STRIP * S::LANES;
-    }
-    while column + 4 * S::LANES <= dim {
-        strip.accumulate::<4>(column, output, false);
-        column += 4 * S::LANES;
-    }
-    while column + S::LANES <= dim {
-        strip.accumulate::<1>(column, output, false);
-        column += S::LANES;
-    }
-    if column < dim {
-        strip.accumulate::<1>(column, output, true);
-    }
-}
-
-struct Strip<'a, S: Isa, V: Element, const ROWS: usize> {
+struct Pass<'a, S, V> {
     s: S,
     values: Panel<'a, V>,
-    weights: Panel<'a>,
-    factors: [f32; ROWS],
-    marked: bool,
     /// From one row of the output to the next.
     width: usize,
 }
 
-impl<S: Isa, V: Element, const ROWS: usize> Strip<'_, S, V, ROWS> {
-    /// `VECS` vectors of columns, from `column` on; the last may be a part.
+impl<S: Isa, V: Element> Pass<'_, S, V> {
+    /// Strip by strip of columns, for the first `ROWS` rows; gives their number.
     #[inline(always)]
-    fn accumulate<const VECS: usize>(&self, column: usize, output: &mut [f32], part: bool) {
+    fn rows<const ROWS: usize, const MARKED: bool>(
+        &self,
+        weights: &[f32],
+        state: &[[f32; 3]],
+        output: &mut [f32],
+        mut stream: Option<Stream<'_>>,
+    ) -> usize {
+        let tile = Tile::of(S::LEVEL);
+        let Some(weights) = Panel::new(weights, tile.few_block, ROWS, self.values.rows()) else {
+            return ROWS;
+        };
+        let factors = core::array::from_fn(|r| state.get(r).map_or(0.0, |state| state[2]));
+        let dim = self.values.row(0).len();
+        let mut column = 0;
+        while column < dim {
+            let vectors = (dim - column) / S::LANES;
+            let output = output.get_mut(column..).unwrap_or_default();
+            let stream = stream.take();
+            let vectors = if vectors >= 8 && tile.few_sums() >= 8 * ROWS {
+                self.strip::<ROWS, 8, MARKED>(column, weights, factors, output, stream)
+            } else if vectors >= 4 && tile.few_sums() >= 4 * ROWS {
+                self.strip::<ROWS, 4, MARKED>(column, weights, factors, output, stream)
+            } else if vectors >= 2 {
+                self.strip::<ROWS, 2, MARKED>(column, weights, factors, output, stream)
+            } else {
+                self.strip::<ROWS, 1, MARKED>(column, weights, factors, output, stream)
+            };
+            column += vectors * S::LANES;
+        }
+        ROWS
+    }
+
+    /// `VECS` vectors of columns, from `column` on, which `output` begins with; a single one may be a part. Gives `VECS`.
+    #[inline(always)]
+    fn strip<const ROWS: usize, const VECS: usize, const MARKED: bool>(
+        &self,
+        column: usize,
+        weights: Panel<'_>,
+        factors: [f32; ROWS],
+        output: &mut [f32],
+        stream: Option<Stream<'_>>,
+    ) -> usize {
         let s = self.s;
         let mut sums = [[s.zero(); VECS]; ROWS];
         let mut key = 0;
-        self.weights.columns::<ROWS>(0).each(
-            #[inline(always)]
-            |weights| {
-                let row = self.values.row(key);
-                key += 1;
-                let mut values = [s.zero(); VECS];
-                if part {
-                    values[0] = load_part(s, row.get(column..).unwrap_or_default());
-                } else if let Some(row) = row.get(column..).and_then(|row| row.get(..VECS * S::LANES)) {
-                    for (value, from) in values.iter_mut().zip(row.chunks_exact(S::LANES)) {
-                        *value = V::load(s, from);
+        if let Some(values) = self.values.narrow(column, VECS * S::LANES) {
+            weights.columns::<ROWS>(0).zip_rows(
+                values,
+                #[inline(always)]
+                |weights, values| {
+                    if let Some(stream) = stream {
+                        stream.fetch(s, key);
+                        key += 1;
                     }
-                }
-                for (sums, weight) in sums.iter_mut().zip(weights) {
-                    if self.marked && weight < 0.0 {
-                        continue;
+                    let mut row = [s.zero(); VECS];
+                    for v in 0..VECS {
+                        row[v] = V::load(s, values.get(v * S::LANES..).unwrap_or_default());
                     }
-                    let weight = s.splat(weight);
-                    for (sum, &value) in sums.iter_mut().zip(&values) {
-                        *sum = s.mul_add(weight, value, *sum);
+                    add::<S, ROWS, VECS, MARKED>(s, &mut sums, weights, row);
+                },
+            );
+        } else if let Some(values) = self.values.narrow(column, self.values.row(0).len() - column) {
+            weights.columns::<ROWS>(0).zip_rows(
+                values,
+                #[inline(always)]
+                |weights, values| {
+                    if let Some(stream) = stream {
+                        stream.fetch(s, key);
+                        key += 1;
                     }
-                }
-            },
-        );
-        for ((sums, output), factor) in sums.iter().zip(output.chunks_exact_mut(self.width)).zip(self.factors)
-        {
+                    let mut row = [s.zero(); VECS];
+                    row[0] = load_part(s, values);
+                    add::<S, ROWS, VECS, MARKED>(s, &mut sums, weights, row);
+                },
+            );
+        }
+        for ((sums, output), factor) in sums.iter().zip(output.chunks_mut(self.width)).zip(factors) {
             let factor = s.splat(factor);
-            let output = s.vectors_mut(output.get_mut(column..).unwrap_or_default());
-            for (output, &sum) in output.iter_mut().zip(sums) {
+            for (output, &sum) in s.vectors_mut(output).iter_mut().zip(sums) {
                 *output = s.mul_add(*output, factor, sum);
             }
+        }
+        VECS
+    }
+}
+
+/// Adds a key's values, with each row's weight; not at all where a marked one is negative.
+#[inline(always)]
+fn add<S: Isa, const ROWS: usize, const VECS: usize, const MARKED: bool>(
+    s: S,
+    sums: &mut [[S::F; VECS]; ROWS],
+    weights: [f32; ROWS],
+    values: [S::F; VECS],
+) {
+    for r in 0..ROWS {
+        if MARKED && weights[r] < 0.0 {
+            continue;
+        }
+        let weight = s.splat(weights[r]);
+        for v in 0..VECS {
+            sums[r][v] = s.mul_add(weight, values[v], sums[r][v]);
         }
     }
 }

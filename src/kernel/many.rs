@@ -80,9 +80,9 @@ pub(super) fn run<
     let mut ahead = 0..count;
     for block in task.blocks(tile.block) {
         for row in ahead.by_ref().take(AHEAD) {
-            s.prefetch(task.results.out.row(row));
+            s.prefetch_far(task.results.out.row(row));
             if let Some(next) = &next {
-                s.prefetch(next.row(row));
+                s.prefetch_far(next.row(row));
             }
         }
         let Some((keys, values)) = dims else { break };

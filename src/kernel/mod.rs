@@ -115,6 +115,13 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         Panel::new(rows, self.v.strides.row, self.shape.kv_len, self.shape.value_dim)
     }
 
+    /// Bytes of all keys and values of the call.
+    fn kv_bytes(&self) -> usize {
+        let Shape { batch, kv_heads, kv_len, head_dim, value_dim, .. } = *self.shape;
+        let key = (head_dim * size_of::<K>()).saturating_add(value_dim * size_of::<V>());
+        batch.saturating_mul(kv_heads).saturating_mul(kv_len).saturating_mul(key)
+    }
+
     /// Whether every key is visited, since a stage before visibility is looked at.
     fn visits_all(&self) -> bool {
         matches!(self.results.inspection, Some((Stage::Raw | Stage::Softcapped, _)))

@@ -192,10 +192,13 @@ fn products<S: Isa, K: Element>(
             || match rows {
                 1 => dot::<S, K, 1, 4>(s, keys, queries, scores, stream),
                 2 => dot::<S, K, 2, 4>(s, keys, queries, scores, stream),
-                3 if tile.few_sums() < 12 => dot::<S, K, 3, 2>(s, keys, queries, scores, stream),
-                3 => dot::<S, K, 3, 4>(s, keys, queries, scores, stream),
-                _ if tile.few_sums() < 16 => dot::<S, K, FEW_TOGETHER, 2>(s, keys, queries, scores, stream),
-                _ => dot::<S, K, FEW_TOGETHER, 4>(s, keys, queries, scores, stream),
+                FEW_TOGETHER if tile.few_rows < FEW_TOGETHER => {}
+                FEW_TOGETHER if tile.few_sums() < 16 => {
+                    dot::<S, K, FEW_TOGETHER, 2>(s, keys, queries, scores, stream)
+                }
+                FEW_TOGETHER => dot::<S, K, FEW_TOGETHER, 4>(s, keys, queries, scores, stream),
+                _ if tile.few_sums() < 12 => dot::<S, K, 3, 2>(s, keys, queries, scores, stream),
+                _ => dot::<S, K, 3, 4>(s, keys, queries, scores, stream),
             },
         );
     }
@@ -313,6 +316,8 @@ fn accumulate<S: Isa, V: Element>(
         #[inline(always)]
         || {
             let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES) };
+            // Where a call never has so many, no code for them.
+            let four = Tile::of(S::LEVEL).few_rows >= FEW_TOGETHER;
             let mut row = 0;
             while let Some(state) = state.get(row..).filter(|state| !state.is_empty()) {
                 let output = output.get_mut(row * pass.width..).unwrap_or_default();
@@ -321,9 +326,11 @@ fn accumulate<S: Isa, V: Element>(
                 row += match state {
                     _ if hiding == Hiding::Marked => pass.rows::<1, true>(weights, state, output, stream),
                     [_] => pass.rows::<1, false>(weights, state, output, stream),
+                    [_, _, _, _, ..] if four => {
+                        pass.rows::<FEW_TOGETHER, false>(weights, state, output, stream)
+                    }
                     [_, _] => pass.rows::<2, false>(weights, state, output, stream),
-                    [_, _, _] => pass.rows::<3, false>(weights, state, output, stream),
-                    _ => pass.rows::<FEW_TOGETHER, false>(weights, state, output, stream),
+                    _ => pass.rows::<3, false>(weights, state, output, stream),
                 };
             }
         },

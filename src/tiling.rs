@@ -57,7 +57,13 @@ impl Tile {
 
     /// Accumulators of the few-rows kernel: more where there are 32 registers.
     pub(crate) const fn few_sums(&self) -> usize {
-        if matches!(self.lanes, 1 | 8) || cfg!(target_arch = "wasm32") { 8 } else { 16 }
+        match self.lanes {
+            // For the size of the code.
+            1 => 4,
+            8 => 8,
+            _ if cfg!(target_arch = "wasm32") => 8,
+            _ => 16,
+        }
     }
 
     /// Vectors of the groups of a work item of so many rows.

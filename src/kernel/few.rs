@@ -191,6 +191,7 @@ fn products<S: Isa, K: Element>(
             #[inline(always)]
             || match rows {
                 1 => dot::<S, K, 1, 4>(s, keys, queries, scores, stream),
+                2 if tile.few_sums() < 8 => dot::<S, K, 2, 2>(s, keys, queries, scores, stream),
                 2 => dot::<S, K, 2, 4>(s, keys, queries, scores, stream),
                 FEW_TOGETHER if tile.few_rows < FEW_TOGETHER => {}
                 FEW_TOGETHER if tile.few_sums() < 16 => {
@@ -369,7 +370,7 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
                 self.strip::<ROWS, 8, MARKED>(column, weights, factors, output, stream)
             } else if vectors >= 4 && tile.few_sums() >= 4 * ROWS {
                 self.strip::<ROWS, 4, MARKED>(column, weights, factors, output, stream)
-            } else if vectors >= 2 {
+            } else if vectors >= 2 && tile.few_sums() >= 2 * ROWS {
                 self.strip::<ROWS, 2, MARKED>(column, weights, factors, output, stream)
             } else {
                 self.strip::<ROWS, 1, MARKED>(column, weights, factors, output, stream)

@@ -1,11 +1,13 @@
 //! The results of candle's own operations, over layouts, types and options.
 
+mod definition;
 mod support;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::attention::{AttnMask, flash_attn};
+use definition::Definition;
 use gqa_candle::{Alignment, Options, alibi_slope, attention};
-use support::{Definition, distance, normal};
+use support::{distance, normal};
 
 /// What is added to the score of [batch, head, row, key]; -∞ hides the key.
 type Added = dyn Fn([usize; 4]) -> f32;

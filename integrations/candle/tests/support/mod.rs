@@ -1,6 +1,6 @@
-//! Tensors of random numbers and the definition of attention in candle's own operations.
+//! Tensors of random numbers, and how far two tensors are apart.
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Standard normal numbers, the same ones for a seed whatever the order of tests.
 pub fn normal(dims: [usize; 4], seed: u64, dtype: DType) -> Tensor {
@@ -16,51 +16,12 @@ pub fn normal(dims: [usize; 4], seed: u64, dtype: DType) -> Tensor {
     Tensor::from_vec(numbers, &dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
 }
 
-/// The definition, in f32: `added` [batch, heads, q_len, kv_len] is -∞ where a key is hidden.
-pub struct Definition {
-    pub scale: f64,
-    pub softcap: Option<f64>,
-    pub added: Option<Tensor>,
-    pub sinks: Option<Vec<f32>>,
-}
-
-impl Definition {
-    /// Matrix product, softmax, matrix product.
-    pub fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        let heads = q.dim(1)?;
-        let (q, k, v) = (single(q)?, repeated(&single(k)?, heads)?, repeated(&single(v)?, heads)?);
-        let mut scores = (q.matmul(&k.t()?.contiguous()?)? * self.scale)?;
-        if let Some(cap) = self.softcap {
-            scores = ((scores / cap)?.tanh()? * cap)?;
-        }
-        if let Some(added) = &self.added {
-            scores = (scores + added)?;
-        }
-        let (batch, _, q_len, kv_len) = scores.dims4()?;
-        if let Some(sinks) = &self.sinks {
-            let sinks = Tensor::new(sinks.as_slice(), q.device())?.reshape((1, heads, 1, 1))?;
-            scores = Tensor::cat(&[&scores, &sinks.broadcast_as((batch, heads, q_len, 1))?], D::Minus1)?;
-        }
-        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.narrow(D::Minus1, 0, kv_len)?;
-        weights.contiguous()?.matmul(&v)
-    }
-}
-
-fn single(tensor: &Tensor) -> Result<Tensor> {
-    tensor.to_dtype(DType::F32)?.contiguous()
-}
-
-/// Each K/V head for each of the query heads that share it.
-pub fn repeated(tensor: &Tensor, heads: usize) -> Result<Tensor> {
-    let (batch, kv_heads, len, dim) = tensor.dims4()?;
-    let dims = (batch, kv_heads, heads / kv_heads, len, dim);
-    tensor.unsqueeze(2)?.broadcast_as(dims)?.reshape((batch, heads, len, dim))
-}
-
 /// The greatest difference.
 pub fn distance(a: &Tensor, b: &Tensor) -> f32 {
     assert_eq!(a.dims(), b.dims());
-    let flat = |tensor: &Tensor| single(tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let flat = |tensor: &Tensor| {
+        tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
     let difference = |(a, b): (f32, f32)| if a == b { 0.0 } else { (a - b).abs() };
     // NaN must not pass for nearness.
     flat(a)

@@ -43,6 +43,24 @@ pub struct Config {
     pub epsilon: f32,
 }
 
+impl Config {
+    /// Of a file of the architecture `llama`.
+    pub fn read(file: &Gguf) -> Result<Self> {
+        let (heads, hidden) =
+            (file.integer("llama.attention.head_count")?, file.integer("llama.embedding_length")?);
+        Ok(Self {
+            layers: file.integer("llama.block_count")?,
+            heads,
+            kv_heads: file.integer("llama.attention.head_count_kv")?,
+            head_dim: hidden / heads,
+            hidden,
+            context: file.integer("llama.context_length")?,
+            rope_base: file.float("llama.rope.freq_base")?,
+            epsilon: file.float("llama.attention.layer_norm_rms_epsilon")? as f32,
+        })
+    }
+}
+
 /// Weights and tokenizer.
 pub struct Model {
     /// Sizes.
@@ -83,18 +101,7 @@ impl Model {
             format!("{}: {error}\nThis command in the repository's root fetches the weights (93 MB):\n\n    {FETCH}\n", path.display())
         })?;
         let file = Gguf::parse(bytes)?;
-        let (heads, hidden) =
-            (file.integer("llama.attention.head_count")?, file.integer("llama.embedding_length")?);
-        let config = Config {
-            layers: file.integer("llama.block_count")?,
-            heads,
-            kv_heads: file.integer("llama.attention.head_count_kv")?,
-            head_dim: hidden / heads,
-            hidden,
-            context: file.integer("llama.context_length")?,
-            rope_base: file.float("llama.rope.freq_base")?,
-            epsilon: file.float("llama.attention.layer_norm_rms_epsilon")? as f32,
-        };
+        let config = Config::read(&file)?;
         let matrix = |name: &str| Matrix::read(&file.tensor(name)?);
         let vector = |name: &str| -> Result<Vec<f32>> { Ok(matrix(name)?.row(0)) };
         let layer = |layer: usize| -> Result<Layer> {

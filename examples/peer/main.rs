@@ -114,9 +114,9 @@ fn print_roof(level: Level) {
     const MIB: usize = 1 << 20;
     let fma = roof::fma_gflops(level);
     let bf16 = roof::fma_bf16_gflops().map_or("null".into(), |rate| format!("{rate:.1}"));
-    let (dram, llc) = (roof::read_gbs(level, 512 * MIB), roof::read_gbs(level, 8 * MIB));
+    let [dram, llc, l2] = [512 * MIB, 8 * MIB, MIB / 2].map(|bytes| roof::read_gbs(level, bytes));
     println!(
-        r#"{{"level": "{level}", "fma_f32_gflops": {fma:.1}, "fma_bf16_gflops": {bf16}, "dram_read_gbs": {dram:.1}, "llc_read_gbs": {llc:.1}}}"#
+        r#"{{"level": "{level}", "fma_f32_gflops": {fma:.1}, "fma_bf16_gflops": {bf16}, "dram_read_gbs": {dram:.1}, "llc_read_gbs": {llc:.1}, "l2_read_gbs": {l2:.1}}}"#
     );
 }
 

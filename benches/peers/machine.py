@@ -1,0 +1,61 @@
+"""What the times were taken on: the processor's name, and what its threads can do at most."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def cpu():
+    names = (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name"))
+    return next(names, "unknown CPU")
+
+
+def vectors():
+    """The sets of vector instructions that matter to attention."""
+    flags = next((line.split() for line in Path("/proc/cpuinfo").open() if line.startswith(("flags", "Features"))), [])
+    known = {
+        "avx2": "AVX2",
+        "avx512f": "AVX-512",
+        "avx512_bf16": "AVX-512 BF16",
+        "avx512_fp16": "AVX-512 FP16",
+        "amx_bf16": "AMX BF16",
+        "asimd": "NEON",
+    }
+    return [name for flag, name in known.items() if flag in flags]
+
+
+def describe(remark):
+    return {
+        "machine": cpu(),
+        "vectors": vectors(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 2),
+        "date": time.strftime("%Y-%m-%d"),
+        "command": command(),
+        "remark": remark,
+    }
+
+
+def command():
+    """How `run.sh` was called, or this program, without the folders of this machine."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return os.environ.get("PEERS_COMMAND") or " ".join(words)
+
+
+def roof(command, cpus):
+    """The rates of all `cpus` together: each measures at the same time."""
+
+    def start(cpu):
+        pin = lambda: os.sched_setaffinity(0, {cpu})  # noqa: E731
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=pin)
+
+    rates = [json.loads(process.communicate()[0]) for process in [start(cpu) for cpu in sorted(cpus)]]
+    row = {"roof": len(cpus)}
+    for key in rates[0]:
+        values = [rate[key] for rate in rates]
+        if all(isinstance(value, float | int) for value in values):
+            row[key] = round(sum(values), 1)
+    return row

@@ -8,122 +8,54 @@
 #[allow(dead_code, reason = "the benches look at the output alone")]
 mod reference;
 
+#[path = "../examples/support/memory.rs"]
+mod memory;
+#[path = "support/operands.rs"]
+mod operands;
+
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use gqa::{Alignment, Attention, Element, Level, Shape, View, ViewMut, bf16, f16};
+use gqa::{Alignment, Attention, Level, Shape, bf16, f16};
+use operands::{Number, Operands};
 
-/// A storage type of the benches.
-trait Number: Element + Default + PartialEq {
-    const NAME: &'static str;
-    /// Half a unit in the last place of a number near 1.
-    const ROUNDING: f64;
-    fn from_f32(x: f32) -> Self;
-    fn to_f64(self) -> f64;
+/// Binds the call and runs it.
+fn run<T: Number>(operands: &mut Operands<T>, level: Level, scratch: &mut Vec<f32>) {
+    let attention = Attention::new(operands.shape).expect("a valid shape").causal().level(level);
+    let mut job = operands.bind(&attention).expect("operands of the shape");
+    scratch.resize(job.scratch_len(), 0.0);
+    job.run(scratch).expect("enough scratch");
 }
 
-impl Number for f32 {
-    const NAME: &'static str = "f32";
-    const ROUNDING: f64 = 0.0;
-    fn from_f32(x: f32) -> Self {
-        x
-    }
-    fn to_f64(self) -> f64 {
-        self.into()
-    }
-}
-
-impl Number for f16 {
-    const NAME: &'static str = "f16";
-    const ROUNDING: f64 = 4.9e-4;
-    fn from_f32(x: f32) -> Self {
-        Self::from_f32(x)
-    }
-    fn to_f64(self) -> f64 {
-        self.into()
-    }
-}
-
-impl Number for bf16 {
-    const NAME: &'static str = "bf16";
-    const ROUNDING: f64 = 3.9e-3;
-    fn from_f32(x: f32) -> Self {
-        Self::from_f32(x)
-    }
-    fn to_f64(self) -> f64 {
-        self.into()
-    }
-}
-
-/// The operands of one call, contiguous `[batch, heads, seq, dim]`.
-struct Operands<T> {
-    shape: Shape,
-    q: Vec<T>,
-    k: Vec<T>,
-    v: Vec<T>,
-}
-
-impl<T: Number> Operands<T> {
-    fn new(shape: Shape) -> Self {
-        let mut state = 1u64;
-        let mut random = |count: usize| {
-            let mut number = || {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                T::from_f32((state >> 40) as f32 / (1 << 23) as f32 - 1.0)
-            };
-            (0..count).map(|_| number()).collect::<Vec<T>>()
+/// Compares a row of each query head with the definition.
+fn check(&self, out: &[T]) {
+    let Shape { q_heads, q_len, kv_len, head_dim, value_dim, .. } = self.shape;
+    for head in 0..q_heads {
+        let row = (head * 31 + 7) % q_len;
+        let wide = |x: &[T]| x.iter().map(|x| x.to_f64()).collect::<Vec<_>>();
+        let one = Shape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 1, ..*shape };
+        let kv_head = head / shape.group();
+        let q = wide(&q[(head * q_len + row) * head_dim..][..head_dim]);
+        let k = wide(&k[kv_head * kv_len * head_dim..][..kv_len * head_dim]);
+        let v = wide(&v[kv_head * kv_len * value_dim..][..kv_len * value_dim]);
+        let position = kv_len as i64 - q_len as i64 + row as i64;
+        let options = reference::Options {
+            alignment: Alignment::Offset(position),
+            right: Some(0),
+            ..reference::Options::default()
         };
-        let Shape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, value_dim } = shape;
-        Self {
-            shape,
-            q: random(batch * q_heads * q_len * head_dim),
-            k: random(batch * kv_heads * kv_len * head_dim),
-            v: random(batch * kv_heads * kv_len * value_dim),
-        }
-    }
-
-    fn run(&self, level: Level, out: &mut [T], scratch: &mut Vec<f32>) {
-        let Shape { q_heads, kv_heads, q_len, kv_len, head_dim, value_dim, .. } = self.shape;
-        let attention = Attention::new(self.shape).expect("a valid shape").causal().level(level);
-        let q = View::bhsd(&self.q, q_heads, q_len, head_dim);
-        let k = View::bhsd(&self.k, kv_heads, kv_len, head_dim);
-        let v = View::bhsd(&self.v, kv_heads, kv_len, value_dim);
-        let out = ViewMut::bhsd(out, q_heads, q_len, value_dim);
-        let mut job = attention.bind(q, k, v, out).expect("operands of the shape");
-        scratch.resize(job.scratch_len(), 0.0);
-        job.run(scratch).expect("enough scratch");
-    }
-
-    /// Compares a row of each query head with the definition.
-    fn check(&self, out: &[T]) {
-        let Shape { q_heads, q_len, kv_len, head_dim, value_dim, .. } = self.shape;
-        for head in 0..q_heads {
-            let row = (head * 31 + 7) % q_len;
-            let wide = |x: &[T]| x.iter().map(|x| x.to_f64()).collect::<Vec<_>>();
-            let one = Shape { batch: 1, q_heads: 1, kv_heads: 1, q_len: 1, ..self.shape };
-            let kv_head = head / self.shape.group();
-            let q = wide(&self.q[(head * q_len + row) * head_dim..][..head_dim]);
-            let k = wide(&self.k[kv_head * kv_len * head_dim..][..kv_len * head_dim]);
-            let v = wide(&self.v[kv_head * kv_len * value_dim..][..kv_len * value_dim]);
-            let position = kv_len as i64 - q_len as i64 + row as i64;
-            let options = reference::Options {
-                alignment: Alignment::Offset(position),
-                right: Some(0),
-                ..reference::Options::default()
-            };
-            let want = reference::attention(&one, &q, &k, &v, &options).out;
-            for (got, want) in out[(head * q_len + row) * value_dim..].iter().zip(want) {
-                let error = (got.to_f64() - want).abs();
-                assert!(error <= 1e-5 + T::ROUNDING * want.abs(), "off by {error} at head {head}, row {row}");
-            }
+        let want = reference::attention(&one, &q, &k, &v, &options).out;
+        for (got, want) in out[(head * q_len + row) * value_dim..].iter().zip(want) {
+            let error = (got.to_f64() - want).abs();
+            assert!(error <= 1e-5 + T::ROUNDING * want.abs(), "off by {error} at head {head}, row {row}");
         }
     }
 }
 
 /// Times one shape in one storage type at every level.
 fn shape<T: Number>(criterion: &mut Criterion, phase: &str, shape: Shape) {
-    let operands = Operands::<T>::new(shape);
+    let mut operands = Operands::<T>::new(shape);
     let Shape { q_heads, kv_heads, q_len, kv_len, head_dim, value_dim, .. } = shape;
     let heads = format!("hq{q_heads}-hkv{kv_heads}-d{head_dim}");
     let (length, throughput) = if q_len > 1 {
@@ -135,14 +67,13 @@ fn shape<T: Number>(criterion: &mut Criterion, phase: &str, shape: Shape) {
     };
     let mut group = criterion.benchmark_group(format!("{phase}/{}/{heads}/{length}", T::NAME));
     group.throughput(throughput).sampling_mode(SamplingMode::Flat);
-    let mut out = vec![T::default(); q_heads * q_len * value_dim];
     let mut scratch = Vec::new();
     for level in Level::available() {
         group.bench_function(BenchmarkId::from_parameter(level), |bencher| {
-            out.fill(T::default());
-            operands.run(level, &mut out, &mut scratch);
-            operands.check(&out);
-            bencher.iter(|| operands.run(level, black_box(&mut out), &mut scratch));
+            operands.out.fill(T::default());
+            run(&mut operands, level, &mut scratch);
+            check(&operands);
+            bencher.iter(|| run(black_box(&mut operands), level, &mut scratch));
         });
     }
     group.finish();

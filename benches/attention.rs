@@ -29,8 +29,9 @@ fn run<T: Number>(operands: &mut Operands<T>, level: Level, scratch: &mut Vec<f3
 }
 
 /// Compares a row of each query head with the definition.
-fn check(&self, out: &[T]) {
-    let Shape { q_heads, q_len, kv_len, head_dim, value_dim, .. } = self.shape;
+fn check<T: Number>(operands: &Operands<T>) {
+    let Operands { shape, q, k, v, out } = operands;
+    let Shape { q_heads, q_len, kv_len, head_dim, value_dim, .. } = *shape;
     for head in 0..q_heads {
         let row = (head * 31 + 7) % q_len;
         let wide = |x: &[T]| x.iter().map(|x| x.to_f64()).collect::<Vec<_>>();

@@ -54,8 +54,7 @@ def roof(command, cpus):
 
     rates = [json.loads(process.communicate()[0]) for process in [start(cpu) for cpu in sorted(cpus)]]
     row = {"roof": len(cpus)}
-    for key in rates[0]:
-        values = [rate[key] for rate in rates]
-        if all(isinstance(value, float | int) for value in values):
-            row[key] = round(sum(values), 1)
+    for key in ("fma_f32_gflops", "fma_bf16_gflops"):
+        row[key] = sum(rate[key] or 0 for rate in rates)
+    row["read_gbs"] = {size: round(sum(rate["read_gbs"][size] for rate in rates), 1) for size in rates[0]["read_gbs"]}
     return row

@@ -148,15 +148,20 @@ def series(results, dtype, decode, threads):
     return lines
 
 
+def limits(results, dtype, decode):
+    cells = [c for c in results.of(dtype, results.threads[0]) if c.decode == decode and c.workload.shape == "llama8b"]
+    limits = {c.workload.skv: results.limit(c)[0] for c in cells if c.workload.causal and c.workload.b == 1}
+    return {n: limit for n, limit in limits.items() if limit}
+
+
 def scaling_panel(svg, results, panel, lines, place):
     (dtype, decode), (left, top, width, height) = panel, place
     svg.text(left, top - 8, f"{dtype}, {'GB/s of K and V' if decode else 'GFLOP/s'}", "small bold")
     lengths = sorted({n for line in lines.values() for n in line})
     if not lengths:
         return
-    threads = results.threads[0]
-    roof = results.roofs.get(threads, {}).get("dram_read_gbs" if decode else "fma_f32_gflops")
-    most = max([rate for line in lines.values() for rate in line.values()] + [roof or 0])
+    roof = limits(results, dtype, decode)
+    most = max([rate for line in lines.values() for rate in line.values()] + list(roof.values()))
     step = next(s for s in (2, 5, 10, 20, 50, 100, 200, 500, 1000) if most / s <= 6)
     high = step * math.ceil(most * 1.02 / step)
     x = Log(lengths[0], max(lengths[-1], lengths[0] * 2), left + 12, left + width - 6)
@@ -167,9 +172,10 @@ def scaling_panel(svg, results, panel, lines, place):
     for n in lengths:
         svg.text(x(n), top + height + 15, f"{n:,}", "small faint", "middle")
     if roof:
-        svg.line([(left, y(roof)), (left + width, y(roof))], "faint-line dash")
-        name = "reading main memory" if decode else "f32 multiply-add peak"
-        svg.text(left + 4, y(roof) - 4, name, "small faint")
+        points = [(x(n), y(rate)) for n, rate in sorted(roof.items())]
+        svg.line(points, "faint-line dash")
+        name = "roof" if decode else "f32 multiply-add peak"
+        svg.text(points[-1][0], points[-1][1] - 5, name, "small faint", "end")
     for name in reversed([name for name in COLOURS if name in lines]):
         points = [(x(n), y(rate)) for n, rate in sorted(lines[name].items())]
         svg.line(points, f"{name}-line" + " thick" * (name == OURS))
@@ -188,8 +194,13 @@ def roofline(results, threads):
         f"Roofline, {threads} thread{'s'[: threads > 1]}: GFLOP/s by operations a byte of Q, K, V and output",
         f"A grey mark is the fastest peer on the same workload. {byline(results)}",
     )
-    legend(svg, 24, 70, [OURS, "other"])
-    svg.text(190, 70, "circle: prompt, diamond: decoding; dashed: K and V in the nearer caches", "small faint")
+    legend(svg, 24, 70, [OURS])
+    svg.text(
+        80,
+        70,
+        "circle: prompt, diamond: decoding; dashed: reading the nearest cache measured; below it, memory",
+        "small faint",
+    )
     for i, dtype in enumerate(DTYPES):
         roofline_panel(svg, results, roof, dtype, threads, (56 + i * (wide + 10), 104, wide - 30, high - 20))
     return svg
@@ -201,9 +212,9 @@ def roofline_panel(svg, results, roof, dtype, threads, place):
     rates = [c.workload.flops / row["ns"] for c in results.of(dtype, threads) for row in (c.ours, c.best) if row]
     high = 2 ** math.ceil(math.log2(max([peak * 1.1, *rates])))
     x = Log(0.5, 2048, left, left + width)
-    y = Log(1, high, top + height, top)
+    y = Log(4, high, top + height, top)
     svg.text(left, top - 8, dtype, "small bold")
-    tick = 1
+    tick = 4
     while tick <= high:
         svg.line([(left, y(tick)), (left + width, y(tick))], "grid-line")
         svg.text(left - 5, y(tick) + 4, str(tick), "small faint", "end")
@@ -211,12 +222,12 @@ def roofline_panel(svg, results, roof, dtype, threads, place):
     for tick in (1, 8, 64, 512):
         svg.line([(x(tick), top), (x(tick), top + height)], "grid-line")
         svg.text(x(tick), top + height + 15, str(tick), "small faint", "middle")
-    for key, dash in (("dram_read_gbs", ""), ("llc_read_gbs", " dash"), ("l2_read_gbs", " dash")):
-        gbs = roof[key]
+    reads = sorted(roof["read_gbs"].values())
+    for gbs in (reads[0], reads[-1]):
         start = max(0.5, 1 / gbs)
-        svg.line([(x(start), y(start * gbs)), (x(peak / gbs), y(peak))], "faint-line" + dash)
-    svg.line([(x(peak / roof["l2_read_gbs"]), y(peak)), (left + width, y(peak))], "faint-line")
-    svg.text(left + width, y(peak) - 5, f"f32 multiply-adds {peak:.0f}", "small faint", "end")
+        svg.line([(x(start), y(start * gbs)), (x(peak / gbs), y(peak))], "faint-line" + " dash" * (gbs != reads[0]))
+    svg.line([(x(peak / reads[-1]), y(peak)), (left + width, y(peak))], "faint-line")
+    svg.text(left + width, top - 8, f"f32 peak {peak:.0f}", "small faint", "end")
     for cell in results.of(dtype, threads):
         w = cell.workload
         size = w.kv_bytes // (2 * w.b * w.hkv * w.skv * w.d)

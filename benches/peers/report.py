@@ -106,18 +106,16 @@ def lead_mark(cell):
 
 
 def roofs(results):
-    names = {
-        "fma_f32_gflops": "f32 multiply-adds, GFLOP/s",
-        "fma_bf16_gflops": "bf16 pairs into f32 by vectors, GFLOP/s",
-        "l2_read_gbs": "reading 512 KiB a thread, GB/s",
-        "llc_read_gbs": "reading 8 MiB a thread, GB/s",
-        "dram_read_gbs": "reading 512 MiB a thread, GB/s",
-    }
     threads = sorted(results.roofs)
+    names = {"fma_f32_gflops": "f32 multiply-adds", "fma_bf16_gflops": "bf16 pairs into f32 by vectors"}
     rows = [
-        [text, *(f"{results.roofs[t][key]:.0f}" if key in results.roofs[t] else "" for t in threads)]
-        for key, text in names.items()
+        [f"{name}, GFLOP/s", *(f"{results.roofs[t][key]:.0f}" for t in threads)]
+        for key, name in names.items()
+        if all(results.roofs[t][key] for t in threads)
     ]
+    for size in results.roofs[threads[0]]["read_gbs"] if threads else []:
+        name = f"reading {int(size) / 2**20:g} MiB a thread, GB/s"
+        rows.append([name, *(f"{results.roofs[t]['read_gbs'][size]:.0f}" for t in threads)])
     return table(["", *map(counted, threads)], rows)
 
 
@@ -163,8 +161,8 @@ The best of the readings before and after; the threads measure at the same time.
 ## Every workload
 
 Medians of the rounds' medians. The rate is GFLOP/s for prompts, GB/s of K and V for decoding; its roof the f32
-multiply-adds, or for decoding the reading of where K and V lie, judged by their size, if that is lower. A bf16 matrix unit goes
-beyond the f32 roof.
+multiply-adds, or for decoding the reading of as much memory again and again, if that is lower. A bf16 matrix unit goes beyond
+the f32 roof.
 
 {every_workload(results)}
 ## Errors

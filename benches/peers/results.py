@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 from workloads import all_workloads
@@ -63,11 +62,10 @@ class Results:
         with open(path) as f:
             rows = [json.loads(line) for line in f]
         self.machine = [row for row in rows if "machine" in row][-1]
-        self.roofs = defaultdict(dict)
+        self.roofs = {}
         for row in rows:
-            if "roof" in row:  # noise only slows
-                best = self.roofs[row["roof"]]
-                best |= {key: max(value, best.get(key, 0)) for key, value in row.items()}
+            if "roof" in row:
+                self.roofs[row["roof"]] = better(row, self.roofs.get(row["roof"], row))
         known = {(w.name, w.dtype): w for w in all_workloads()}
         cells = {}
         for row in rows:
@@ -93,14 +91,21 @@ class Results:
         fma = roof["fma_f32_gflops"]
         if not cell.decode:
             return fma, "FMA"
-        name = memory(w.kv_bytes, cell.threads)
-        read, by_fma = roof[name + "_read_gbs"], fma * w.kv_bytes / w.flops
-        return (by_fma, "FMA") if by_fma < read else (read, name.upper())
+        read = self.reading(w.kv_bytes, cell.threads)
+        by_fma = fma * w.kv_bytes / w.flops
+        return (by_fma, "FMA") if by_fma < read else (read, "reading")
+
+    def reading(self, size, threads):
+        """The rate of reading about `size` bytes again and again, each thread its part."""
+        rates = self.roofs[threads]["read_gbs"]
+        return rates[min(rates, key=lambda measured: abs(math.log(int(measured) * threads / size)))]
 
 
-def memory(size, threads):
-    """Where K and V lie between calls, judged by their size: caches differ, machines share the last one."""
-    return "l2" if size <= threads << 20 else "llc" if size <= 24 << 20 else "dram"
+def better(a, b):
+    """The best of two readings: noise only slows."""
+    if isinstance(a, dict):
+        return {key: better(a[key], b[key]) for key in a}
+    return max(a, b)
 
 
 def geometric_mean(values):

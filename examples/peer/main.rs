@@ -10,7 +10,8 @@
 //! free         -> ok                                  drops the workload
 //! ```
 //!
-//! `--level NAME` chooses the instruction set. `--roof` prints what one thread of the machine can do, and ends.
+//! `--level NAME` chooses the instruction set. `--roof` prints what one thread of the machine can do
+//! as a line of JSON, reads by the bytes that are read again and again, and ends.
 //! `--bf16-dot` asks for arithmetic in bf16.
 
 use std::io::{BufRead, Write};
@@ -111,12 +112,15 @@ impl Server {
 }
 
 fn print_roof(level: Level) {
-    const MIB: usize = 1 << 20;
     let fma = roof::fma_gflops(level);
     let bf16 = roof::fma_bf16_gflops().map_or("null".into(), |rate| format!("{rate:.1}"));
-    let [dram, llc, l2] = [512 * MIB, 8 * MIB, MIB / 2].map(|bytes| roof::read_gbs(level, bytes));
+    let reads = [1 << 19, 1 << 21, 1 << 23, 1 << 25, 1 << 27, 1 << 29].map(|bytes| {
+        let rate = roof::read_gbs(level, bytes);
+        format!(r#""{bytes}": {rate:.1}"#)
+    });
     println!(
-        r#"{{"level": "{level}", "fma_f32_gflops": {fma:.1}, "fma_bf16_gflops": {bf16}, "dram_read_gbs": {dram:.1}, "llc_read_gbs": {llc:.1}, "l2_read_gbs": {l2:.1}}}"#
+        r#"{{"level": "{level}", "fma_f32_gflops": {fma:.1}, "fma_bf16_gflops": {bf16}, "read_gbs": {{{}}}}}"#,
+        reads.join(", ")
     );
 }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use gqa::{Element, Error, Job};
+
 /// What each thread runs, given its number.
 type Work<'a> = &'a (dyn Fn(usize) + Sync);
 
@@ -55,6 +57,31 @@ impl Pool {
         shared.epoch.fetch_add(1, Ordering::Release);
         self.wake();
         work(0);
+    }
+
+    /// Runs a call's items; each thread has a scratch.
+    pub(crate) fn run_job<T: Element>(
+        &mut self,
+        job: &mut Job<'_, T, T, T, T>,
+        scratches: &[Mutex<Vec<f32>>],
+    ) -> Result<(), Error> {
+        let scratch = |thread: usize| scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        if self.threads() == 1 {
+            return job.run(&mut scratch(0));
+        }
+        let items = Mutex::new(job.items());
+        let failed = Mutex::new(Ok(()));
+        self.run(&|thread| {
+            let mut scratch = scratch(thread);
+            // From the back: with a causal limit the last items are the longest.
+            let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next_back();
+            while let Some(mut item) = next() {
+                if let Err(error) = item.run(&mut scratch) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+                }
+            }
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {

@@ -1,6 +1,6 @@
 //! One attention problem, ready to be run again and again.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use gqa::{Attention, Element, Error, Level, Shape, View, ViewMut, bf16, f16};
 
@@ -158,23 +158,7 @@ impl<T: Number> Workload for Loaded<T> {
     fn run(&mut self, pool: &mut Pool) -> Result<(), Error> {
         let Self { attention, q, k, v, out, scratches } = self;
         let mut job = bind(attention, (q, k, v), out)?;
-        let scratch = |thread: usize| scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.threads() == 1 {
-            return job.run(&mut scratch(0));
-        }
-        let items = Mutex::new(job.items());
-        let failed = Mutex::new(Ok(()));
-        pool.run(&|thread| {
-            let mut scratch = scratch(thread);
-            // From the back: with a causal limit the last items are the longest.
-            let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next_back();
-            while let Some(mut item) = next() {
-                if let Err(error) = item.run(&mut scratch) {
-                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
-                }
-            }
-        });
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+        pool.run_job(&mut job, scratches)
     }
 
     fn output(&self) -> Vec<f32> {

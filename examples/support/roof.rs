@@ -165,9 +165,14 @@ fn rate(mut work: impl FnMut() -> f64) -> f64 {
     rates[rates.len() / 2]
 }
 
-/// Multiply-adds in f32 at this level, as 10⁹ operations a second (two each).
+/// Half a millisecond of multiply-adds in f32 at this level: the number of operations (two each).
+pub(crate) fn fma_burst(level: Level) -> f64 {
+    isa::fma(level, 100_000)
+}
+
+/// Multiply-adds in f32 at this level, as 10⁹ operations a second.
 pub(crate) fn fma_gflops(level: Level) -> f64 {
-    rate(|| isa::fma(level, 100_000))
+    rate(|| fma_burst(level))
 }
 
 /// Multiply-adds of pairs of bf16 into f32, if the machine has them.
@@ -177,22 +182,39 @@ pub(crate) fn fma_bf16_gflops() -> Option<f64> {
     Some(rate(|| isa::fma_bf16(100_000).unwrap_or(0.0)))
 }
 
-/// Reading `bytes` from start to end with vectors of this level, again and again, in 10⁹ bytes a second.
-pub(crate) fn read_gbs(level: Level, bytes: usize) -> f64 {
+/// Memory that is read from start to end.
+pub(crate) struct Reading {
+    level: Level,
+    data: Vec<f32>,
+    /// The first element of a cache line: a vector that crosses lines is two reads.
+    first: usize,
+}
+
+impl Reading {
     /// Elements of a cache line.
     const LINE: usize = 16;
-    let len = bytes / size_of::<f32>();
-    let mut data = memory::huge_pages(len + LINE);
-    data.resize(len + LINE, 1.0f32);
-    // A vector that crosses cache lines is two reads.
-    let first = data.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-    let data = &data[first..first + len];
-    // Small sets are read often enough for the clock.
-    let passes = (1 << 22) / bytes.max(1) + 1;
-    rate(|| {
+
+    pub(crate) fn new(level: Level, bytes: usize) -> Self {
+        let len = bytes / size_of::<f32>() + Self::LINE;
+        let mut data = memory::huge_pages(len);
+        data.resize(len, 1.0f32);
+        let first = data.as_ptr().align_offset(Self::LINE * size_of::<f32>()).min(Self::LINE);
+        Self { level, data, first }
+    }
+
+    /// Reads all of it with vectors of the level, small sets often enough for the clock: the number of bytes.
+    pub(crate) fn burst(&self) -> f64 {
+        let data = &self.data[self.first..][..self.data.len() - Self::LINE];
+        let passes = (1 << 22) / size_of_val(data).max(1) + 1;
         for _ in 0..passes {
-            black_box(isa::sum(level, black_box(data)));
+            black_box(isa::sum(self.level, black_box(data)));
         }
-        (passes * bytes) as f64
-    })
+        (passes * size_of_val(data)) as f64
+    }
+}
+
+/// Reading `bytes` from start to end with vectors of this level, again and again, in 10⁹ bytes a second.
+pub(crate) fn read_gbs(level: Level, bytes: usize) -> f64 {
+    let reading = Reading::new(level, bytes);
+    rate(|| reading.burst())
 }

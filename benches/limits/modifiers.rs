@@ -22,6 +22,7 @@ pub(crate) fn print(level: Level, effort: &Effort) {
 fn section(name: &str, shape: Shape, level: Level, effort: &Effort) {
     let Shape { q_len, kv_len, .. } = shape;
     let slopes: Vec<_> = (0..HEADS).map(|head| alibi_slope(head, HEADS)).collect();
+    let gentle: Vec<_> = slopes.iter().map(|slope| slope / 1000.0).collect();
     let sinks = [0.5; HEADS];
     let lengths = [kv_len * 3 / 4];
     let bias: Vec<_> = (0..q_len * kv_len).map(|i| (i % 13) as f32 / 13.0).collect();
@@ -37,7 +38,9 @@ fn section(name: &str, shape: Shape, level: Level, effort: &Effort) {
         ("causal, window of a quarter", plain().causal().left_window(window), windowed, 0.08),
         ("key length of three quarters", plain().key_lengths(&lengths), q_len * lengths[0], 0.03),
         ("sinks", plain().sinks(&sinks), all, 0.01),
-        ("ALiBi", plain().alibi(&slopes), all, 0.05),
+        ("ALiBi, keys on both sides", plain().alibi(&slopes), all, 0.05),
+        ("causal, ALiBi", plain().causal().alibi(&slopes), causal, 0.09),
+        ("ALiBi, slopes a thousandth", plain().alibi(&gentle), all, 0.05),
         ("softcap", plain().softcap(30.0), all, 0.15),
         ("bias in f32", plain().bias(bias.as_slice(), MaskStrides::rows(kv_len)), all, 0.05),
         ("mask, a seventh hidden, all pairs", plain().mask(&mask, MaskStrides::rows(kv_len)), all, 0.05),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -40,9 +41,13 @@ def describe(remark):
 
 
 def command():
-    """How `run.sh` was called, or this program, without the folders of this machine."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return os.environ.get("PEERS_COMMAND") or " ".join(words)
+    """How `run.sh` was called, or this program, without the folders of this machine; the remark stands elsewhere."""
+    own = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    words = shlex.split(os.environ["PEERS_COMMAND"]) if "PEERS_COMMAND" in os.environ else own
+    if "--remark" in words:
+        at = words.index("--remark")
+        del words[at : at + 2]
+    return shlex.join(words)
 
 
 def roof(command, cpus):

@@ -30,7 +30,7 @@ def write(results, folder):
 
     for threads in results.threads:
         for dtype in DTYPES:
-            text = f"Our time against each peer's by workload: {dtype}, {threads} threads"
+            text = f"Our time against each peer's by workload: {dtype}, {threads} thread{'s'[: threads > 1]}"
             add(f"lead-{dtype}-{threads}t.svg", text, lead(results, dtype, threads))
     first = results.threads[0]
     add("scaling.svg", "Rates by the length of the prompt or the cache", scaling(results, first))

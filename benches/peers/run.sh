@@ -5,7 +5,7 @@
 # (default: benches/peers/results.jsonl) and writes docs/peers/. Needs `bash benches/peers/setup.sh` first, with the
 # same PEERS_ROOT.
 set -euo pipefail
-export PEERS_COMMAND="bash benches/peers/run.sh $*"
+export PEERS_COMMAND="bash benches/peers/run.sh ${*@Q}"
 PEERS_ROOT=$(realpath "${PEERS_ROOT:-$(dirname "$0")/.env}")
 results=$(realpath "${PEERS_RESULTS:-$(dirname "$0")/results.jsonl}")
 cd "$(dirname "$0")/../.."

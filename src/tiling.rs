@@ -248,9 +248,11 @@ pub(crate) const fn few(shape: &Shape, level: Level) -> Few {
     }
 }
 
-/// `dim` rounded up to whole vectors, saturating.
+/// `dim` rounded up to whole vectors, saturating; one vector at least, so that a compiler sees that rows of this length
+/// are not empty.
 pub(crate) const fn padded(dim: usize, lanes: usize) -> usize {
-    dim.div_ceil(lanes).saturating_mul(lanes)
+    let len = dim.div_ceil(lanes).saturating_mul(lanes);
+    if len == 0 { lanes } else { len }
 }
 
 /// Cuts buffers off the front of the scratch, the first at a vector's boundary.

@@ -131,7 +131,7 @@ impl<'a> Scoring<'a> {
         }
         if hiding != Hiding::Nothing {
             let keys = block.keys.clone();
-            let relative = |key: usize| key.clamp(keys.start, keys.end).saturating_sub(keys.start) as f32;
+            let relative = |key: usize| key.min(keys.end).saturating_sub(keys.start) as f32;
             let constants = block.constants(s, self.place, |_, position| {
                 let seen = self.sequence.seen(position);
                 [relative(seen.start), relative(seen.end), relative(self.sequence.prefix)]
@@ -191,7 +191,7 @@ impl<S: Isa> Block<'_, S> {
         // Vectors of the block that a vector of the bias covers: its keys, or one vector.
         let chunk = if self.lanes == Lanes::Rows { S::LANES } else { 1 };
         let mut key = keys.start;
-        for vectors in self.vectors.chunks_mut(chunk * width) {
+        for vectors in self.vectors.chunks_mut(width.saturating_mul(chunk)) {
             let count = keys.end.saturating_sub(key).min(S::LANES);
             let mut square = [s.zero(); MAX_LANES];
             if self.lanes == Lanes::Rows {

@@ -170,12 +170,8 @@ impl Part {
     #[inline(always)]
     fn read<T, U>(&self, data: &[T], buffer: &mut [U; MAX_LANES], convert: impl Fn(&T) -> U) {
         let data = data.get(self.first..).unwrap_or_default();
-        if self.step == 0 {
-            if let Some(x) = data.first() {
-                buffer.iter_mut().take(self.count).for_each(|to| *to = convert(x));
-            }
-        } else {
-            for (to, x) in buffer.iter_mut().take(self.count).zip(data.iter().step_by(self.step)) {
+        for (index, to) in buffer.iter_mut().take(self.count).enumerate() {
+            if let Some(x) = data.get(index * self.step) {
                 *to = convert(x);
             }
         }

@@ -97,7 +97,7 @@ impl Sequence {
     #[inline]
     pub(crate) fn seen(&self, row: usize) -> Seen {
         let position = self.position(row);
-        let clamp = |key: i64| key.clamp(0, self.length as i64) as usize;
+        let clamp = |key: i64| key.min(self.length as i64).max(0) as usize;
         let first = clamp(position.saturating_sub(self.left));
         let last = if self.right == i64::MAX {
             self.length

@@ -2,9 +2,11 @@
 
 use crate::element::Element;
 use crate::error::{Error, Operand};
+use crate::extra::Extra;
 use crate::isa::Level;
 use crate::job::Job;
 use crate::score::Modifiers;
+#[cfg(feature = "modifiers")]
 use crate::score::dense::{BiasData, Dense, MaskStrides};
 use crate::score::visibility::{Alignment, Visibility};
 use crate::shape::Shape;
@@ -55,12 +57,12 @@ impl<'a> Attention<'a> {
         shape.validate()?;
         let modifiers = Modifiers {
             scale: 1.0 / libm::sqrtf(shape.head_dim as f32),
-            softcap: None,
-            alibi: None,
-            bias: None,
-            mask: None,
+            softcap: Extra::NONE,
+            alibi: Extra::NONE,
+            bias: Extra::NONE,
+            mask: Extra::NONE,
             visibility: Visibility::default(),
-            sinks: None,
+            sinks: Extra::NONE,
         };
         Ok(Self { shape, level: Level::detect(), modifiers })
     }
@@ -78,8 +80,9 @@ impl<'a> Attention<'a> {
     }
 
     /// Bounds scores smoothly: `cap · tanh(score / cap)`, `cap` finite and > 0 (Gemma 2, arXiv 2408.00118).
+    #[cfg(feature = "modifiers")]
     pub fn softcap(mut self, cap: f32) -> Self {
-        self.modifiers.softcap = Some(cap);
+        self.modifiers.softcap = Extra::some(cap);
         self
     }
 
@@ -127,28 +130,32 @@ impl<'a> Attention<'a> {
 
     /// Attention with linear biases: adds `-slope · |position - key|`, a finite slope for each query head
     /// (arXiv 2108.12409). [`alibi_slope`](crate::alibi_slope) gives the standard slopes.
+    #[cfg(feature = "modifiers")]
     pub fn alibi(mut self, slopes: &'a [f32]) -> Self {
-        self.modifiers.alibi = Some(slopes);
+        self.modifiers.alibi = Extra::some(slopes);
         self
     }
 
     /// Adds a bias, f32, f16 or bf16, `[batch, q_head, row, key]` with broadcasting by stride 0.
     /// A bias of -∞ hides the key as a mask does, even a key that holds NaN.
+    #[cfg(feature = "modifiers")]
     pub fn bias(mut self, bias: impl Into<BiasData<'a>>, strides: MaskStrides) -> Self {
-        self.modifiers.bias = Some(Dense::bias(bias.into(), strides));
+        self.modifiers.bias = Extra::some(Dense::bias(bias.into(), strides));
         self
     }
 
     /// Hides the keys where `mask` is false, `[batch, q_head, row, key]` with broadcasting by stride 0.
+    #[cfg(feature = "modifiers")]
     pub fn mask(mut self, mask: &'a [bool], strides: MaskStrides) -> Self {
-        self.modifiers.mask = Some(Dense::mask(mask, strides));
+        self.modifiers.mask = Extra::some(Dense::mask(mask, strides));
         self
     }
 
     /// A logit for each query head that joins the softmax's denominator and has no value (gpt-oss, arXiv 2508.10925).
     /// Finite, or -∞ for a head without.
+    #[cfg(feature = "modifiers")]
     pub fn sinks(mut self, sinks: &'a [f32]) -> Self {
-        self.modifiers.sinks = Some(sinks);
+        self.modifiers.sinks = Extra::some(sinks);
         self
     }
 
@@ -183,21 +190,21 @@ impl<'a> Attention<'a> {
     fn check_modifiers(&self) -> Result<(), Error> {
         let (shape, m) = (&self.shape, &self.modifiers);
         numbers(Operand::Scale, &[m.scale], 1, "a finite number", f32::is_finite)?;
-        if let Some(cap) = m.softcap {
+        if let Some(&cap) = m.softcap.get() {
             numbers(Operand::Softcap, &[cap], 1, "a finite number > 0 with a finite inverse", |cap| {
                 cap > 0.0 && cap.is_finite() && (1.0 / cap).is_finite()
             })?;
         }
-        if let Some(slopes) = m.alibi {
+        if let Some(slopes) = m.alibi.get() {
             numbers(Operand::AlibiSlopes, slopes, shape.q_heads, "a finite number", f32::is_finite)?;
         }
-        if let Some(sinks) = m.sinks {
+        if let Some(sinks) = m.sinks.get() {
             numbers(Operand::Sinks, sinks, shape.q_heads, "a number < ∞", |sink| sink < f32::INFINITY)?;
         }
-        if let Some(bias) = &m.bias {
+        if let Some(bias) = m.bias.get() {
             bias.validate(shape)?;
         }
-        if let Some(mask) = &m.mask {
+        if let Some(mask) = m.mask.get() {
             mask.validate(shape)?;
         }
         for (operand, lengths) in [

@@ -6,6 +6,7 @@ use core::ops::Range;
 
 use crate::element::Element;
 use crate::error::{Error, Operand};
+use crate::extra::Extra;
 use crate::isa::Level;
 use crate::kernel::{Results, Task};
 use crate::panel::{Grid, Place};
@@ -43,8 +44,8 @@ pub struct Job<'a, Q, K, V, O> {
     k: View<'a, K>,
     v: View<'a, V>,
     out: Grid<'a, O>,
-    lse: Option<Grid<'a, f32>>,
-    inspection: Option<(Stage, Grid<'a, f32>)>,
+    lse: Extra<Grid<'a, f32>>,
+    inspection: Extra<(Stage, Grid<'a, f32>)>,
 }
 
 /// Checks an output and makes the grid of its rows.
@@ -76,7 +77,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         let k = k.checked(Operand::Key, [batch, kv_heads, kv_len], head_dim)?;
         let v = v.checked(Operand::Value, [batch, kv_heads, kv_len], value_dim)?;
         let out = grid(Operand::Output, out, &shape, value_dim)?;
-        Ok(Self { shape, level, modifiers, q, k, v, out, lse: None, inspection: None })
+        Ok(Self { shape, level, modifiers, q, k, v, out, lse: Extra::NONE, inspection: Extra::NONE })
     }
 
     /// Also writes the natural logarithm of each row's softmax denominator, `lse[batch, q_head, row]` (elements are
@@ -87,8 +88,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     ///
     /// # Errors
     /// As for `out` at [`bind`](crate::Attention::bind): too short, or elements that overlap.
+    #[cfg(feature = "modifiers")]
     pub fn lse(mut self, lse: ViewMut<'a, f32>) -> Result<Self, Error> {
-        self.lse = Some(grid(Operand::Lse, lse, &self.shape, 1)?);
+        self.lse = Extra::some(grid(Operand::Lse, lse, &self.shape, 1)?);
         Ok(self)
     }
 
@@ -97,8 +99,10 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     ///
     /// # Errors
     /// As for `out` at [`bind`](crate::Attention::bind): too short, or rows that overlap.
+    #[cfg(feature = "modifiers")]
     pub fn inspect(mut self, stage: Stage, scores: ViewMut<'a, f32>) -> Result<Self, Error> {
-        self.inspection = Some((stage, grid(Operand::Scores, scores, &self.shape, self.shape.kv_len)?));
+        let scores = grid(Operand::Scores, scores, &self.shape, self.shape.kv_len)?;
+        self.inspection = Extra::some((stage, scores));
         Ok(self)
     }
 
@@ -265,8 +269,8 @@ impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
         let results = unsafe {
             Results {
                 out: job.out.claim(*place),
-                lse: job.lse.as_ref().map(|lse| lse.claim(*place)),
-                inspection: job.inspection.as_ref().map(|(stage, scores)| (*stage, scores.claim(*place))),
+                lse: job.lse.map(|lse| lse.claim(*place)),
+                inspection: job.inspection.map(|(stage, scores)| (*stage, scores.claim(*place))),
             }
         };
         let (q, k, v) = (job.q, job.k, job.v);

@@ -51,6 +51,7 @@ extern crate std;
 mod attention;
 mod element;
 mod error;
+mod extra;
 mod isa;
 mod job;
 mod kernel;

@@ -24,8 +24,15 @@ pub(crate) use level::{LEVELS, Op};
 
 use half::{bf16, f16};
 
-/// The greatest [`Isa::LANES`]: the length of a buffer on the stack that any vector fits.
-pub(crate) const MAX_LANES: usize = 16;
+/// The greatest [`Isa::LANES`] of this target: the length of a buffer on the stack that any vector fits.
+pub(crate) const MAX_LANES: usize = {
+    let (mut lanes, mut i) = (1, 0);
+    while i < LEVELS.len() {
+        lanes = if LEVELS[i].lanes() > lanes { LEVELS[i].lanes() } else { lanes };
+        i += 1;
+    }
+    lanes
+};
 
 /// Work that is generic over the register tile of an instruction set; see [`Isa::with_tile`].
 pub trait TileOp {

@@ -137,7 +137,7 @@ pub(super) fn run<
             group.state,
             group.rows.clone(),
             task.place,
-            task.modifiers.sinks,
+            task.modifiers.sinks.get().copied(),
             &mut task.results,
         );
     }

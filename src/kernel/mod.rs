@@ -25,6 +25,7 @@ use core::ops::Range;
 use softmax::Total;
 
 use crate::element::Element;
+use crate::extra::Extra;
 use crate::isa::{Isa, Op, TileOp};
 use crate::panel::{Panel, Place, Rows, RowsMut};
 use crate::score::Modifiers;
@@ -53,7 +54,7 @@ pub(crate) struct Task<'a, Q, K, V, O> {
 /// What a work item writes.
 pub(crate) struct Results<'a, O> {
     pub(crate) out: RowsMut<'a, O>,
-    pub(crate) lse: Option<RowsMut<'a, f32>>,
+    pub(crate) lse: Extra<RowsMut<'a, f32>>,
     pub(crate) inspection: Inspection<'a>,
 }
 
@@ -124,7 +125,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
 
     /// Whether every key is visited, since a stage before visibility is looked at.
     fn visits_all(&self) -> bool {
-        matches!(self.results.inspection, Some((Stage::Raw | Stage::Softcapped, _)))
+        matches!(self.results.inspection.get(), Some((Stage::Raw | Stage::Softcapped, _)))
     }
 
     /// The keys that the item visits, cut at the multiples of `block`.
@@ -141,7 +142,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
 impl<O: Element> Results<'_, O> {
     /// What the visits leave out is hidden.
     fn prefill_inspection(&mut self, rows: usize) {
-        if let Some((Stage::Biased | Stage::Softmax, scores)) = &mut self.inspection {
+        if let Some((Stage::Biased | Stage::Softmax, scores)) = self.inspection.get_mut() {
             for row in 0..rows {
                 scores.row(row).fill(f32::NEG_INFINITY);
             }
@@ -151,14 +152,14 @@ impl<O: Element> Results<'_, O> {
     /// Writes what the caller asked for beside the output: `total` has a row of `rows` in each lane.
     #[inline(always)]
     fn report<S: Isa>(&mut self, s: S, rows: Range<usize>, total: &Total<S>) {
-        if let Some(lse) = &mut self.lse {
+        if let Some(lse) = self.lse.get_mut() {
             for (row, x) in rows.clone().zip(total.lse(s)) {
                 if let Some(to) = lse.row(row).first_mut() {
                     *to = x;
                 }
             }
         }
-        if let Some((Stage::Softmax, scores)) = &mut self.inspection {
+        if let Some((Stage::Softmax, scores)) = self.inspection.get_mut() {
             for (lane, row) in rows.enumerate() {
                 total.weights(s, lane, scores.row(row));
             }

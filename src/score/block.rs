@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::dense::Dense;
 use super::visibility::{Limits, Sequence};
 use super::{Modifiers, Strip, alibi, dense, softcap, visibility};
+use crate::extra::Extra;
 use crate::isa::{Isa, MAX_LANES, transpose};
 use crate::panel::{Place, RowsMut};
 
@@ -48,7 +49,7 @@ pub enum Stage {
 }
 
 /// The output of an inspection, as one work item has it.
-pub(crate) type Inspection<'a> = Option<(Stage, RowsMut<'a, f32>)>;
+pub(crate) type Inspection<'a> = Extra<(Stage, RowsMut<'a, f32>)>;
 
 /// What a call's modifiers are for one work item.
 #[derive(Clone, Copy)]
@@ -105,11 +106,11 @@ impl<'a> Scoring<'a> {
     ) {
         let m = self.modifiers;
         block.show(s, Stage::Raw, inspection);
-        if let Some(cap) = m.softcap {
+        if let Some(&cap) = m.softcap.get() {
             softcap::apply(s, block.strip(s), cap);
         }
         block.show(s, Stage::Softcapped, inspection);
-        if let Some(slopes) = m.alibi {
+        if let Some(slopes) = m.alibi.get() {
             let start = block.keys.start;
             let constants = block.constants(s, self.place, |head, position| {
                 let position = self.sequence.position(position).saturating_sub(start as i64);
@@ -126,7 +127,7 @@ impl<'a> Scoring<'a> {
                 |score, _| s.max(least, score),
             );
         }
-        for dense in [m.bias, m.mask].iter().flatten() {
+        for dense in [m.bias.get(), m.mask.get()].into_iter().flatten() {
             block.add(s, dense, self.place);
         }
         if hiding != Hiding::Nothing {
@@ -213,7 +214,7 @@ impl<S: Isa> Block<'_, S> {
     /// Copies the scores to the output of an inspection that asks for this stage.
     #[inline(always)]
     fn show(&self, s: S, stage: Stage, inspection: &mut Inspection<'_>) {
-        let Some((wanted, scores)) = inspection else { return };
+        let Some((wanted, scores)) = inspection.get_mut() else { return };
         if *wanted != stage {
             return;
         }

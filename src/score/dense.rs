@@ -98,17 +98,20 @@ pub(crate) struct Dense<'a> {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "modifiers"), expect(dead_code, reason = "no call has one there"))]
 enum Data<'a> {
     Bias(BiasData<'a>),
     Mask(&'a [bool]),
 }
 
 impl<'a> Dense<'a> {
+    #[cfg(feature = "modifiers")]
     pub(crate) fn bias(data: BiasData<'a>, strides: MaskStrides) -> Self {
         Self { data: Data::Bias(data), strides }
     }
 
     /// True is visible.
+    #[cfg(feature = "modifiers")]
     pub(crate) fn mask(data: &'a [bool], strides: MaskStrides) -> Self {
         Self { data: Data::Mask(data), strides }
     }

@@ -11,6 +11,7 @@ pub(crate) mod sink;
 pub(crate) mod softcap;
 pub(crate) mod visibility;
 
+use crate::extra::Extra;
 use crate::isa::Isa;
 use dense::Dense;
 use visibility::Visibility;
@@ -19,14 +20,14 @@ use visibility::Visibility;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Modifiers<'a> {
     pub(crate) scale: f32,
-    pub(crate) softcap: Option<f32>,
+    pub(crate) softcap: Extra<f32>,
     /// A slope for each query head.
-    pub(crate) alibi: Option<&'a [f32]>,
-    pub(crate) bias: Option<Dense<'a>>,
-    pub(crate) mask: Option<Dense<'a>>,
+    pub(crate) alibi: Extra<&'a [f32]>,
+    pub(crate) bias: Extra<Dense<'a>>,
+    pub(crate) mask: Extra<Dense<'a>>,
     pub(crate) visibility: Visibility<'a>,
     /// A logit for each query head.
-    pub(crate) sinks: Option<&'a [f32]>,
+    pub(crate) sinks: Extra<&'a [f32]>,
 }
 
 /// A run of score vectors of the same rows, and the keys they belong to: vector `i` belongs to the keys

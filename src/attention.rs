@@ -3,12 +3,16 @@
 use crate::element::Element;
 use crate::error::{Error, Operand};
 use crate::extra::Extra;
+#[cfg(feature = "limits")]
+use crate::extra::Limit;
 use crate::isa::Level;
 use crate::job::Job;
 use crate::score::Modifiers;
 #[cfg(feature = "modifiers")]
 use crate::score::dense::{BiasData, Dense, MaskStrides};
-use crate::score::visibility::{Alignment, Visibility};
+#[cfg(feature = "limits")]
+use crate::score::visibility::Alignment;
+use crate::score::visibility::Visibility;
 use crate::shape::Shape;
 use crate::view::{View, ViewMut};
 
@@ -88,43 +92,49 @@ impl<'a> Attention<'a> {
 
     /// Hides the keys after a row's own position, as [`right_window(0)`](Self::right_window) does.
     /// [`align`](Self::align) says where rows stand: by default the last row at the last key.
+    #[cfg(feature = "limits")]
     pub fn causal(self) -> Self {
         self.right_window(0)
     }
 
     /// Where query rows stand among the keys, for causal limits, windows and ALiBi.
+    #[cfg(feature = "limits")]
     pub fn align(mut self, alignment: Alignment) -> Self {
-        self.modifiers.visibility.alignment = alignment;
+        self.modifiers.visibility.alignment = Limit::some(alignment);
         self
     }
 
     /// Hides the keys more than `keys` before a row's own position: a row sees `keys` keys and its own.
     /// Of several calls the tightest holds.
+    #[cfg(feature = "limits")]
     pub fn left_window(mut self, keys: usize) -> Self {
         let left = &mut self.modifiers.visibility.left;
-        *left = Some(left.map_or(keys, |reach| reach.min(keys)));
+        *left = Limit::some(left.get().map_or(keys, |&reach| reach.min(keys)));
         self
     }
 
     /// Hides the keys more than `keys` after a row's own position.
     /// Of several calls, [`causal`](Self::causal) among them, the tightest holds.
+    #[cfg(feature = "limits")]
     pub fn right_window(mut self, keys: usize) -> Self {
         let right = &mut self.modifiers.visibility.right;
-        *right = Some(right.map_or(keys, |reach| reach.min(keys)));
+        *right = Limit::some(right.get().map_or(keys, |&reach| reach.min(keys)));
         self
     }
 
     /// The number of keys of each sequence, at most `kv_len`: what lies beyond is never read for the output.
+    #[cfg(feature = "limits")]
     pub fn key_lengths(mut self, lengths: &'a [usize]) -> Self {
-        self.modifiers.visibility.key_lengths = Some(lengths);
+        self.modifiers.visibility.key_lengths = Limit::some(lengths);
         self
     }
 
     /// The first keys of each sequence that every row sees, whatever causal limits and windows say (but not beyond
     /// its key length): prefix language models, and attention sinks kept before a sliding window
     /// (StreamingLLM, arXiv 2309.17453).
+    #[cfg(feature = "limits")]
     pub fn prefix_lengths(mut self, lengths: &'a [usize]) -> Self {
-        self.modifiers.visibility.prefix_lengths = Some(lengths);
+        self.modifiers.visibility.prefix_lengths = Limit::some(lengths);
         self
     }
 
@@ -211,7 +221,7 @@ impl<'a> Attention<'a> {
             (Operand::KeyLengths, m.visibility.key_lengths),
             (Operand::PrefixLengths, m.visibility.prefix_lengths),
         ] {
-            let Some(lengths) = lengths else { continue };
+            let Some(lengths) = lengths.get() else { continue };
             count(operand, lengths.len(), shape.batch)?;
             if let Some((index, &had)) =
                 lengths.iter().enumerate().find(|&(_, &length)| length > shape.kv_len)

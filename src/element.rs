@@ -141,7 +141,7 @@ fn widen_panel<'a, S: Isa, T: Storage>(s: S, panel: Panel<'_, T>, wide: &'a mut 
     s.vectorize(
         #[inline(always)]
         || {
-            for (from, to) in panel.iter().zip(wide.chunks_exact_mut(cols)) {
+            for (from, to) in panel.iter().zip(wide.chunks_exact_mut(cols.max(1))) {
                 widen_row(s, from, to);
             }
         },

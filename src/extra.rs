@@ -1,61 +1,64 @@
-//! [`Extra`]: what a call may ask for beside plain attention, and a small build leaves out.
+//! What a call may ask for beside plain attention, and a small build leaves out: an `Option` in builds with the feature,
+//! always none without it, in no space. There the compiler drops what would have used it.
 
-#[cfg(not(feature = "modifiers"))]
-use core::marker::PhantomData;
+macro_rules! optional {
+    ($name:ident, $feature:literal, $doc:literal) => {
+        #[doc = $doc]
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $name<T>(
+            #[cfg(feature = $feature)] Option<T>,
+            #[cfg(not(feature = $feature))] core::marker::PhantomData<T>,
+        );
 
-/// An `Option` in builds with the feature `modifiers`; always none without it, in no space: the compiler drops what would
-/// have used it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Extra<T>(
-    #[cfg(feature = "modifiers")] Option<T>,
-    #[cfg(not(feature = "modifiers"))] PhantomData<T>,
-);
+        impl<T> $name<T> {
+            #[cfg(feature = $feature)]
+            pub(crate) const NONE: Self = Self(None);
+            #[cfg(not(feature = $feature))]
+            pub(crate) const NONE: Self = Self(core::marker::PhantomData);
 
-#[cfg(feature = "modifiers")]
-impl<T> Extra<T> {
-    pub(crate) const NONE: Self = Self(None);
+            #[cfg(feature = $feature)]
+            pub(crate) fn some(value: T) -> Self {
+                Self(Some(value))
+            }
 
-    pub(crate) fn some(value: T) -> Self {
-        Self(Some(value))
-    }
+            #[inline(always)]
+            pub(crate) fn get(&self) -> Option<&T> {
+                #[cfg(feature = $feature)]
+                return self.0.as_ref();
+                #[cfg(not(feature = $feature))]
+                None
+            }
+        }
 
-    #[inline(always)]
-    pub(crate) fn get(&self) -> Option<&T> {
-        self.0.as_ref()
-    }
-
-    #[inline(always)]
-    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
-        self.0.as_mut()
-    }
-
-    #[inline(always)]
-    pub(crate) fn map<'a, U>(&'a self, f: impl FnOnce(&'a T) -> U) -> Extra<U> {
-        Extra(self.get().map(f))
-    }
+        impl<T> Default for $name<T> {
+            fn default() -> Self {
+                Self::NONE
+            }
+        }
+    };
 }
 
-#[cfg(not(feature = "modifiers"))]
+optional!(Extra, "modifiers", "A modifier of the scores, or an output beside the output.");
+optional!(Limit, "limits", "A limit of what rows see.");
+
 impl<T> Extra<T> {
-    pub(crate) const NONE: Self = Self(PhantomData);
-
-    #[inline(always)]
-    pub(crate) fn get(&self) -> Option<&T> {
-        None
-    }
-
     #[inline(always)]
     pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
+        #[cfg(feature = "modifiers")]
+        return self.0.as_mut();
+        #[cfg(not(feature = "modifiers"))]
         None
     }
 
     #[inline(always)]
-    pub(crate) fn map<'a, U>(&'a self, _: impl FnOnce(&'a T) -> U) -> Extra<U> {
+    #[cfg_attr(not(feature = "modifiers"), expect(unused_variables, reason = "there is nothing to map"))]
+    pub(crate) fn map<'a, U>(&'a self, f: impl FnOnce(&'a T) -> U) -> Extra<U> {
+        #[cfg(feature = "modifiers")]
+        return Extra(self.0.as_ref().map(f));
+        #[cfg(not(feature = "modifiers"))]
         Extra::NONE
     }
-}
 
-impl<T> Extra<T> {
     #[inline(always)]
     pub(crate) fn is_some(&self) -> bool {
         self.get().is_some()

@@ -10,7 +10,7 @@
 //! | AVX2 | 6 × 2, 8 × 1 | 15 of 16 | 4 × 3 and 3 × 4 spill: 64 % of the peak where 6 × 2 has 93 % |
 //! | NEON | 6 × 4, 8 × 2, 8 × 1 | 29 of 32 | 10 loads for 24 multiply-adds; not measured on hardware |
 //! | simd128 | 2 × 4, 4 × 1 | 13 of 16 | engines compile 12 accumulators to spills |
-//! | scalar | 4 × 4, 4 × 1 | 21 of 32 | Cortex-M4F |
+//! | scalar | 4 × 4, 4 × 1; 4 × 3 alone | 21 of 32 | Cortex-M4F; groups of 3 heads, and 1 and 2, waste less of 4 × 3 |
 
 use crate::isa::{LEVELS, Level};
 use crate::shape::Shape;
@@ -51,7 +51,15 @@ impl Tile {
                 Self { lanes: 4, vecs: 4, half: 1, groups: 2, block: 64, few_rows: 6, few_block: 64 }
             }
             4 => Self { lanes: 4, vecs: 4, half: 2, groups: 2, block: 64, few_rows: 6, few_block: 64 },
-            _ => Self { lanes: 1, vecs: 4, half: 1, groups: 1, block: 16, few_rows: 3, few_block: 16 },
+            _ => Self {
+                lanes: 1,
+                vecs: if SINGLE_TILE { 3 } else { 4 },
+                half: 1,
+                groups: 1,
+                block: 16,
+                few_rows: 3,
+                few_block: 16,
+            },
         }
     }
 

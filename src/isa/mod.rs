@@ -12,6 +12,7 @@ mod aarch64;
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
 mod by_pulp;
+mod fpu;
 mod level;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]

@@ -1,6 +1,6 @@
 //! One number at a time: the level of microcontrollers, of Miri, and the yardstick of the others.
 
-use super::{Isa, Level, TileOp};
+use super::{Isa, Level, TileOp, fpu};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar;
@@ -19,6 +19,7 @@ impl Isa for Scalar {
     fn with_tile(self, vecs: usize, op: impl TileOp) {
         match vecs {
             4 => op.run::<4, 4>(),
+            3 if cfg!(feature = "single-tile") => op.run::<4, 3>(),
             _ => op.run::<4, 1>(),
         }
     }
@@ -111,11 +112,7 @@ impl Isa for Scalar {
 
     #[inline(always)]
     fn widen_f16(self, bits: &[u16]) -> f32 {
-        let bits = bits.first().map_or(0, |&bits| u32::from(bits));
-        // The exponent is rebiased from 15 to 127 by a multiplication, which also normalises subnormals.
-        let scaled = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
-        let infinity = if scaled > 65504.0 { 0x7f80_0000 } else { 0 };
-        f32::from_bits(scaled.to_bits() | infinity | (bits & 0x8000) << 16)
+        bits.first().map_or(0.0, |&bits| fpu::widen_f16(bits))
     }
 
     #[inline(always)]

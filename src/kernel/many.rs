@@ -14,6 +14,7 @@
 //! The lanes past the last row repeat it: computed, and not stored.
 
 use core::ops::Range;
+use core::slice;
 
 use super::softmax::Total;
 use super::{Results, Task, scores, softmax, values};
@@ -24,7 +25,7 @@ use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, Many, Tile, many};
 
 /// Groups of an item at most, at any level.
-const MAX_GROUPS: usize = 4;
+const MAX_GROUPS: usize = if MAX_LANES == 1 { 1 } else { 4 };
 
 /// Rows of the output, and of the queries that come next, that are fetched ahead with each block of keys: a row at a
 /// time as they are stored, each line would be waited for.
@@ -220,6 +221,13 @@ fn load_queries<S: Isa, Q: Element, const VECS: usize>(
             let queries = s.vectors_mut(queries).as_chunks_mut::<VECS>().0;
             for v in 0..VECS {
                 let rows: [_; MAX_LANES] = from.rows(first + v * S::LANES);
+                if S::LANES == 1 {
+                    // There is nothing to transpose.
+                    for (to, from) in queries.iter_mut().zip(rows[0]) {
+                        to[v] = s.mul(scale, Q::load(s, slice::from_ref(from)));
+                    }
+                    continue;
+                }
                 for (chunk, to) in queries.chunks_mut(S::LANES).enumerate() {
                     let square = transpose(s, load_square(s, &rows, chunk * S::LANES));
                     for (to, &from) in to.iter_mut().zip(&square) {
@@ -260,6 +268,13 @@ fn finish<S: Isa, O: Element, const VECS: usize>(
                 });
                 let total = Total::new(s, maxima[v], sums[v], sinks);
                 let mut to: [_; MAX_LANES] = results.out.rows(first);
+                if S::LANES == 1 {
+                    for (to, from) in to[0].iter_mut().zip(output) {
+                        O::store(s, total.normalise(s, from[v]), slice::from_mut(to));
+                    }
+                    results.report(s, first..first + lanes, &total);
+                    continue;
+                }
                 for (chunk, from) in output.chunks(S::LANES).enumerate() {
                     let mut square = [s.zero(); MAX_LANES];
                     for (to, from) in square.iter_mut().zip(from) {

@@ -48,7 +48,8 @@ pub(super) fn accumulate<S: Isa, const COLS: usize, const VECS: usize, const MAR
             for (tile, output) in whole.as_chunks_mut::<COLS>().0.iter_mut().enumerate() {
                 pass.tile(tile * COLS, output);
             }
-            let (fours, ones) = rest.as_chunks_mut::<4>();
+            // No fours where the tiles are.
+            let (fours, ones) = if COLS == 4 { (&mut [][..], rest) } else { rest.as_chunks_mut::<4>() };
             let first = tiles * COLS;
             for (tile, output) in fours.iter_mut().enumerate() {
                 pass.tile(first + tile * 4, output);

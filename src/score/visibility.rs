@@ -6,6 +6,7 @@
 use core::ops::Range;
 
 use super::Strip;
+use crate::extra::Limit;
 use crate::isa::Isa;
 use crate::shape::Shape;
 
@@ -35,14 +36,17 @@ pub enum Alignment {
     Offset(i64),
 }
 
+/// Whether there are any: feature `limits`.
+const LIMITS: bool = cfg!(feature = "limits");
+
 /// The structural limits of a call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Visibility<'a> {
-    pub(crate) alignment: Alignment,
-    pub(crate) left: Option<usize>,
-    pub(crate) right: Option<usize>,
-    pub(crate) key_lengths: Option<&'a [usize]>,
-    pub(crate) prefix_lengths: Option<&'a [usize]>,
+    pub(crate) alignment: Limit<Alignment>,
+    pub(crate) left: Limit<usize>,
+    pub(crate) right: Limit<usize>,
+    pub(crate) key_lengths: Limit<&'a [usize]>,
+    pub(crate) prefix_lengths: Limit<&'a [usize]>,
 }
 
 /// The limits of one sequence of the batch.
@@ -64,13 +68,14 @@ pub(crate) type Seen = Range<usize>;
 
 impl Visibility<'_> {
     pub(crate) fn sequence(&self, shape: &Shape, batch: usize) -> Sequence {
-        let of = |lengths: Option<&[usize]>| lengths.and_then(|l| l.get(batch).copied());
+        let of = |lengths: Limit<&[usize]>| lengths.get().and_then(|l| l.get(batch).copied());
         let length = of(self.key_lengths).unwrap_or(shape.kv_len).min(shape.kv_len);
-        let reach = |keys: Option<usize>| keys.map_or(i64::MAX, |n| i64::try_from(n).unwrap_or(i64::MAX));
+        let reach =
+            |keys: Limit<usize>| keys.get().map_or(i64::MAX, |&n| i64::try_from(n).unwrap_or(i64::MAX));
         Sequence {
             length,
             prefix: of(self.prefix_lengths).unwrap_or(0).min(length),
-            offset: match self.alignment {
+            offset: match self.alignment.get().copied().unwrap_or_default() {
                 Alignment::TopLeft => 0,
                 Alignment::BottomRight => length as i64 - shape.q_len as i64,
                 Alignment::Offset(offset) => offset,
@@ -96,6 +101,9 @@ impl Sequence {
     /// The keys that query row `row` sees beside the prefix: empty ranges are `n..n`.
     #[inline]
     pub(crate) fn seen(&self, row: usize) -> Seen {
+        if !LIMITS {
+            return 0..self.length;
+        }
         let position = self.position(row);
         let clamp = |key: i64| key.min(self.length as i64).max(0) as usize;
         let first = clamp(position.saturating_sub(self.left));
@@ -139,6 +147,9 @@ impl Sequence {
 
     /// Whether each of the rows sees all `keys`.
     pub(crate) fn all_see(&self, rows: &Range<usize>, keys: &Range<usize>) -> bool {
+        if !LIMITS {
+            return true;
+        }
         let (first, last) = (self.seen(rows.start), self.seen(rows.end.saturating_sub(1)));
         (last.start <= keys.start && keys.end <= first.end) || keys.end <= self.prefix
     }
@@ -178,16 +189,16 @@ mod tests {
 
     /// The definition, key by key.
     fn sees(v: &Visibility<'_>, shape: &Shape, batch: usize, row: usize, key: usize) -> bool {
-        let length = v.key_lengths.map_or(shape.kv_len, |l| l[batch]);
+        let length = v.key_lengths.get().map_or(shape.kv_len, |l| l[batch]);
         let position = row as i128
-            + match v.alignment {
+            + match v.alignment.get().copied().unwrap_or_default() {
                 Alignment::TopLeft => 0,
                 Alignment::BottomRight => length as i128 - shape.q_len as i128,
                 Alignment::Offset(offset) => offset.into(),
             };
-        let near = v.left.is_none_or(|n| key as i128 >= position - n as i128)
-            && v.right.is_none_or(|n| key as i128 <= position + n as i128);
-        key < length && (near || v.prefix_lengths.is_some_and(|p| key < p[batch]))
+        let near = v.left.get().is_none_or(|&n| key as i128 >= position - n as i128)
+            && v.right.get().is_none_or(|&n| key as i128 <= position + n as i128);
+        key < length && (near || v.prefix_lengths.get().is_some_and(|p| key < p[batch]))
     }
 
     #[test]
@@ -200,7 +211,15 @@ mod tests {
             for (left, right) in reaches.iter().flat_map(|&l| reaches.map(|r| (l, r))) {
                 for key_lengths in [None, Some(&[0, 5][..]), Some(&[7, 1])] {
                     for prefix_lengths in [None, Some(&[0, 3][..]), Some(&[9, 7])] {
-                        let v = Visibility { alignment, left, right, key_lengths, prefix_lengths };
+                        let of = |lengths: Option<&'static [usize]>| lengths.map_or(Limit::NONE, Limit::some);
+                        let reach = |keys: Option<usize>| keys.map_or(Limit::NONE, Limit::some);
+                        let v = Visibility {
+                            alignment: Limit::some(alignment),
+                            left: reach(left),
+                            right: reach(right),
+                            key_lengths: of(key_lengths),
+                            prefix_lengths: of(prefix_lengths),
+                        };
                         for batch in 0..2 {
                             check(&v, &shape, batch);
                         }

@@ -5,7 +5,7 @@ use crate::error::{Error, Operand};
 use crate::extra::Extra;
 #[cfg(feature = "limits")]
 use crate::extra::Limit;
-use crate::isa::Level;
+use crate::isa::{Level, sqrt};
 use crate::job::Job;
 use crate::score::Modifiers;
 #[cfg(feature = "modifiers")]
@@ -60,7 +60,7 @@ impl<'a> Attention<'a> {
     pub fn new(shape: Shape) -> Result<Self, Error> {
         shape.validate()?;
         let modifiers = Modifiers {
-            scale: 1.0 / libm::sqrtf(shape.head_dim as f32),
+            scale: 1.0 / sqrt(shape.head_dim as f32),
             softcap: Extra::NONE,
             alibi: Extra::NONE,
             bias: Extra::NONE,

@@ -4,6 +4,8 @@
     reason = "loops over indices unroll early enough to leave squares in registers"
 )]
 
+use core::slice;
+
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
@@ -142,6 +144,13 @@ fn widen_panel<'a, S: Isa, T: Storage>(s: S, panel: Panel<'_, T>, wide: &'a mut 
         #[inline(always)]
         || {
             for (from, to) in panel.iter().zip(wide.chunks_exact_mut(cols.max(1))) {
+                if S::LANES == 1 {
+                    // A loop of a few instructions, where that of whole vectors and a rest has twice as many.
+                    for (from, to) in from.iter().zip(to) {
+                        store_part(s, T::load(s, slice::from_ref(from)), slice::from_mut(to));
+                    }
+                    continue;
+                }
                 widen_row(s, from, to);
             }
         },

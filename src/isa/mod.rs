@@ -20,6 +20,7 @@ mod wasm;
 #[cfg(target_feature = "sse2")]
 mod x86;
 
+pub(crate) use fpu::sqrt;
 pub use level::Level;
 pub(crate) use level::{LEVELS, Op};
 

@@ -37,7 +37,8 @@ use crate::view::View;
 
 /// Rounds of the inner loops that are written out: counting takes issue slots of the multiply-adds. One where code
 /// size matters more.
-const UNROLL: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { 2 } else { 1 };
+const UNROLL: usize =
+    if cfg!(any(target_arch = "x86_64", target_arch = "aarch64", target_abi = "eabihf")) { 2 } else { 1 };
 
 /// One work item as a kernel sees it.
 pub(crate) struct Task<'a, Q, K, V, O> {

@@ -273,7 +273,7 @@ impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
                 inspection: job.inspection.map(|(stage, scores)| (*stage, scores.claim(*place))),
             }
         };
-        let (q, k, v) = (job.q, job.k, job.v);
+        let (q, k, v) = (&job.q, &job.k, &job.v);
         job.level.dispatch(Task {
             shape: &job.shape,
             modifiers: &job.modifiers,

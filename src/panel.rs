@@ -343,7 +343,7 @@ impl Place {
 /// The rows of one work item of an operand that is read, by the same names as [`RowsMut`] has for one that is written.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a, T> {
-    pub(crate) view: View<'a, T>,
+    pub(crate) view: &'a View<'a, T>,
     pub(crate) dim: usize,
     pub(crate) place: Place,
 }

@@ -45,9 +45,9 @@ pub(crate) struct Task<'a, Q, K, V, O> {
     pub(crate) shape: &'a Shape,
     pub(crate) modifiers: &'a Modifiers<'a>,
     pub(crate) place: Place,
-    pub(crate) q: View<'a, Q>,
-    pub(crate) k: View<'a, K>,
-    pub(crate) v: View<'a, V>,
+    pub(crate) q: &'a View<'a, Q>,
+    pub(crate) k: &'a View<'a, K>,
+    pub(crate) v: &'a View<'a, V>,
     pub(crate) results: Results<'a, O>,
     pub(crate) scratch: &'a mut [f32],
 }

@@ -4,12 +4,10 @@
     reason = "loops over indices unroll early enough to leave squares in registers"
 )]
 
-use core::slice;
-
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::isa::{Isa, MAX_LANES};
+use crate::isa::{Isa, MAX_LANES, widen_f16};
 use crate::panel::Panel;
 
 /// A number that Q, K, V and the output may be stored as: [`f32`], [`f16`](half::f16) or [`bf16`](half::bf16),
@@ -41,6 +39,9 @@ pub trait Storage: Copy + Send + Sync + 'static {
 
     /// Rounds to nearest, ties to even.
     fn narrow(x: f32) -> Self;
+
+    /// As f32.
+    fn wide(self) -> f32;
 
     /// The first vector of `from`; zeros where it is shorter than one.
     fn load<S: Isa>(s: S, from: &[Self]) -> S::F;
@@ -144,13 +145,6 @@ fn widen_panel<'a, S: Isa, T: Storage>(s: S, panel: Panel<'_, T>, wide: &'a mut 
         #[inline(always)]
         || {
             for (from, to) in panel.iter().zip(wide.chunks_exact_mut(cols.max(1))) {
-                if S::LANES == 1 {
-                    // A loop of a few instructions, where that of whole vectors and a rest has twice as many.
-                    for (from, to) in from.iter().zip(to) {
-                        store_part(s, T::load(s, slice::from_ref(from)), slice::from_mut(to));
-                    }
-                    continue;
-                }
                 widen_row(s, from, to);
             }
         },
@@ -165,6 +159,11 @@ impl Storage for f32 {
     #[inline(always)]
     fn narrow(x: f32) -> Self {
         x
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
     }
 
     #[inline(always)]
@@ -195,6 +194,11 @@ impl Storage for f16 {
     }
 
     #[inline(always)]
+    fn wide(self) -> f32 {
+        widen_f16(self.to_bits())
+    }
+
+    #[inline(always)]
     fn load<S: Isa>(s: S, from: &[Self]) -> S::F {
         s.widen_f16(from.reinterpret_cast())
     }
@@ -217,6 +221,11 @@ impl Storage for bf16 {
     #[inline(always)]
     fn narrow(x: f32) -> Self {
         bf16::from_f32(x)
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
     #[inline(always)]

@@ -125,7 +125,7 @@ impl Kernel {
 pub enum KvStorage {
     /// Both K and V are f32 and read in place.
     F32,
-    /// At least one of them is narrower: a block of it at a time is widened in the scratch.
+    /// At least one of them is narrower: where there are vectors, a block of it at a time is widened in the scratch.
     Narrow,
 }
 
@@ -176,6 +176,11 @@ const fn sum(lens: &[usize]) -> usize {
     sum
 }
 
+/// Whether narrow numbers are widened where they are read, and not a block ahead: without vectors that costs the same.
+pub(crate) const fn in_place(level: Level) -> bool {
+    level.lanes() == 1
+}
+
 /// Elements of each buffer of the many-rows kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct Many {
@@ -220,8 +225,8 @@ pub(crate) const fn many(shape: &Shape, level: Level, storage: KvStorage, vecs: 
         output: shape.value_dim.saturating_mul(rows),
         state: 3 * rows,
         wide: match storage {
-            KvStorage::F32 => 0,
-            KvStorage::Narrow => dim.saturating_mul(tile.block),
+            KvStorage::Narrow if !in_place(level) => dim.saturating_mul(tile.block),
+            _ => 0,
         },
     }
 }

@@ -27,7 +27,7 @@ mod unit {
 
     /// A half-precision number, widened.
     #[inline(always)]
-    pub(in crate::isa) fn widen_f16(bits: u16) -> f32 {
+    pub(crate) fn widen_f16(bits: u16) -> f32 {
         let mut bits = u32::from(bits);
         // SAFETY: instructions on registers alone, which every unit has that this is compiled for.
         unsafe {
@@ -54,7 +54,7 @@ mod unit {
 
     /// A half-precision number, widened.
     #[inline(always)]
-    pub(in crate::isa) fn widen_f16(bits: u16) -> f32 {
+    pub(crate) fn widen_f16(bits: u16) -> f32 {
         let bits = u32::from(bits);
         // The exponent is rebiased from 15 to 127 by a multiplication, which also normalises subnormals.
         let scaled = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
@@ -63,5 +63,4 @@ mod unit {
     }
 }
 
-pub(crate) use unit::sqrt;
-pub(super) use unit::widen_f16;
+pub(crate) use unit::{sqrt, widen_f16};

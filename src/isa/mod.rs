@@ -20,7 +20,7 @@ mod wasm;
 #[cfg(target_feature = "sse2")]
 mod x86;
 
-pub(crate) use fpu::sqrt;
+pub(crate) use fpu::{sqrt, widen_f16};
 pub use level::Level;
 pub(crate) use level::{LEVELS, Op};
 

@@ -20,9 +20,9 @@ use super::softmax::Total;
 use super::{Results, Task, scores, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
 use crate::isa::{Isa, MAX_LANES, transpose};
-use crate::panel::{Place, Rows};
+use crate::panel::{Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
-use crate::tiling::{Carver, Many, Tile, many};
+use crate::tiling::{Carver, Many, Tile, in_place, many};
 
 /// Groups of an item at most, at any level.
 const MAX_GROUPS: usize = if MAX_LANES == 1 { 1 } else { 4 };
@@ -93,6 +93,7 @@ pub(super) fn run<
             break;
         };
         let visits_all = task.visits_all();
+        let inspection = &mut task.results.inspection;
         for group in &mut groups {
             group.keys = match (group.rows.is_empty(), visits_all) {
                 (true, _) => 0..0,
@@ -100,36 +101,16 @@ pub(super) fn run<
                 (false, false) => scoring.sequence.seen_in(&group.positions, &block),
             };
         }
+        if in_place(S::LEVEL) {
+            score::<S, K, KEYS, VECS>(s, keys, block.start, &mut groups);
+            add::<S, V, KEYS, VECS>(s, values, block.start, &mut groups, &scoring, inspection);
+            continue;
+        }
         if let Some(keys) = K::widen(s, keys, wide) {
-            for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
-                if let Some(keys) = keys.part(group.keys.start - block.start, group.keys.len()) {
-                    scores::products::<S, KEYS, VECS>(s, keys, group.queries, group.weights);
-                }
-            }
+            score::<S, f32, KEYS, VECS>(s, keys, block.start, &mut groups);
         }
         let Some(values) = V::widen(s, values, wide) else { break };
-        // Asked only when a row may have to be kept from a key of the block.
-        let mut finite = None;
-        for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
-            let hiding = if !scoring.hides(&group.positions, &group.keys) {
-                Hiding::Nothing
-            } else if *finite.get_or_insert_with(|| values::is_finite(s, values)) {
-                Hiding::Some
-            } else {
-                Hiding::Marked
-            };
-            group.modify::<S, VECS>(s, &scoring, hiding, &mut task.results.inspection);
-            group.update::<S, VECS>(s, hiding);
-            if let Some(values) = values.part(group.keys.start - block.start, group.keys.len()) {
-                let factor = group.state.get(2 * S::LANES * VECS..).unwrap_or_default();
-                let (weights, output) = (&*group.weights, &mut *group.output);
-                if hiding == Hiding::Marked {
-                    values::accumulate::<S, KEYS, VECS, true>(s, values, weights, factor, output);
-                } else {
-                    values::accumulate::<S, KEYS, VECS, false>(s, values, weights, factor, output);
-                }
-            }
-        }
+        add::<S, f32, KEYS, VECS>(s, values, block.start, &mut groups, &scoring, inspection);
     }
     for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
         finish::<S, O, VECS>(
@@ -141,6 +122,55 @@ pub(super) fn run<
             task.modifiers.sinks.get().copied(),
             &mut task.results,
         );
+    }
+}
+
+/// The scores of a block's keys, which begin at `start`.
+#[inline(always)]
+fn score<S: Isa, K: Storage, const KEYS: usize, const VECS: usize>(
+    s: S,
+    keys: Panel<'_, K>,
+    start: usize,
+    groups: &mut [Group<'_>],
+) {
+    for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
+        if let Some(keys) = keys.part(group.keys.start - start, group.keys.len()) {
+            scores::products::<S, K, KEYS, VECS>(s, keys, group.queries, group.weights);
+        }
+    }
+}
+
+/// Makes the scores weights, and adds the block's values.
+#[inline(always)]
+fn add<S: Isa, V: Element, const KEYS: usize, const VECS: usize>(
+    s: S,
+    values: Panel<'_, V>,
+    start: usize,
+    groups: &mut [Group<'_>],
+    scoring: &Scoring<'_>,
+    inspection: &mut Inspection<'_>,
+) {
+    // Asked only when a row may have to be kept from a key of the block.
+    let mut finite = None;
+    for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
+        let hiding = if !scoring.hides(&group.positions, &group.keys) {
+            Hiding::Nothing
+        } else if *finite.get_or_insert_with(|| values::is_finite(s, values)) {
+            Hiding::Some
+        } else {
+            Hiding::Marked
+        };
+        group.modify::<S, VECS>(s, scoring, hiding, inspection);
+        group.update::<S, VECS>(s, hiding);
+        if let Some(values) = values.part(group.keys.start - start, group.keys.len()) {
+            let factor = group.state.get(2 * S::LANES * VECS..).unwrap_or_default();
+            let (weights, output) = (&*group.weights, &mut *group.output);
+            if hiding == Hiding::Marked {
+                values::accumulate::<S, V, KEYS, VECS, true>(s, values, weights, factor, output);
+            } else {
+                values::accumulate::<S, V, KEYS, VECS, false>(s, values, weights, factor, output);
+            }
+        }
     }
 }
 

@@ -16,15 +16,17 @@
 )]
 
 use super::UNROLL;
+use crate::element::Storage;
 use crate::isa::Isa;
 use crate::panel::Panel;
 
 /// `scores[key][row] = Σ_j keys[key][j] · queries[j][row]`: `queries` is `[head_dim][VECS]` vectors, `scores`
-/// `[keys][VECS]` at least. Compiled once for each level.
+/// `[keys][VECS]` at least. Compiled once for each level, and
+/// each type that is read in place.
 #[inline(never)]
-pub(super) fn products<S: Isa, const KEYS: usize, const VECS: usize>(
+pub(super) fn products<S: Isa, K: Storage, const KEYS: usize, const VECS: usize>(
     s: S,
-    keys: Panel<'_>,
+    keys: Panel<'_, K>,
     queries: &[f32],
     scores: &mut [f32],
 ) {
@@ -42,7 +44,7 @@ pub(super) fn products<S: Isa, const KEYS: usize, const VECS: usize>(
                     #[inline(always)]
                     |keys, query| {
                         for k in 0..KEYS {
-                            let key = s.splat(keys[k]);
+                            let key = s.splat(keys[k].wide());
                             for v in 0..VECS {
                                 sums[k][v] = s.mul_add(key, query[v], sums[k][v]);
                             }

@@ -17,16 +17,17 @@
 )]
 
 use super::UNROLL;
-use crate::element::{Element, load_part};
+use crate::element::{Element, Storage, load_part};
 use crate::isa::Isa;
 use crate::panel::Panel;
 
 /// `output[c][row] = factor[row] · output[c][row] + Σ_key values[key][c] · weights[key][row]`: `weights` is
-/// `[keys][VECS]` vectors, `output` `[value_dim][VECS]`, `factor` `VECS`. Compiled once for each level.
+/// `[keys][VECS]` vectors, `output` `[value_dim][VECS]`, `factor` `VECS`. Compiled once for each level, and each
+/// type that is read in place.
 #[inline(never)]
-pub(super) fn accumulate<S: Isa, const COLS: usize, const VECS: usize, const MARKED: bool>(
+pub(super) fn accumulate<S: Isa, V: Storage, const COLS: usize, const VECS: usize, const MARKED: bool>(
     s: S,
-    values: Panel<'_>,
+    values: Panel<'_, V>,
     weights: &[f32],
     factor: &[f32],
     output: &mut [f32],
@@ -37,7 +38,7 @@ pub(super) fn accumulate<S: Isa, const COLS: usize, const VECS: usize, const MAR
             let weights = s.vectors(weights).as_chunks::<VECS>().0;
             let Some(factor) = s.vectors(factor).first_chunk::<VECS>() else { return };
             let output = s.vectors_mut(output).as_chunks_mut::<VECS>().0;
-            let pass = Pass::<S, VECS, MARKED> { s, values, weights, factor };
+            let pass = Pass::<S, V, VECS, MARKED> { s, values, weights, factor };
             // Whole tiles, then fours, then ones: one tile less where that leaves fours only.
             let mut tiles = output.len() / COLS;
             let leaves_fours = |tiles: usize| (output.len() - tiles * COLS).is_multiple_of(4);
@@ -62,14 +63,14 @@ pub(super) fn accumulate<S: Isa, const COLS: usize, const VECS: usize, const MAR
     );
 }
 
-struct Pass<'a, S: Isa, const VECS: usize, const MARKED: bool> {
+struct Pass<'a, S: Isa, V: Storage, const VECS: usize, const MARKED: bool> {
     s: S,
-    values: Panel<'a>,
+    values: Panel<'a, V>,
     weights: &'a [[S::F; VECS]],
     factor: &'a [S::F; VECS],
 }
 
-impl<S: Isa, const VECS: usize, const MARKED: bool> Pass<'_, S, VECS, MARKED> {
+impl<S: Isa, V: Storage, const VECS: usize, const MARKED: bool> Pass<'_, S, V, VECS, MARKED> {
     #[inline(always)]
     fn tile<const COLS: usize>(&self, column: usize, output: &mut [[S::F; VECS]; COLS]) {
         let s = self.s;
@@ -80,7 +81,7 @@ impl<S: Isa, const VECS: usize, const MARKED: bool> Pass<'_, S, VECS, MARKED> {
             #[inline(always)]
             |values, weights| {
                 for c in 0..COLS {
-                    let value = s.splat(values[c]);
+                    let value = s.splat(values[c].wide());
                     for v in 0..VECS {
                         let more = s.mul_add(value, weights[v], sums[c][v]);
                         let hidden = MARKED.then(|| s.less(weights[v], s.zero()));

@@ -41,7 +41,7 @@ pub trait Storage: Copy + Send + Sync + 'static {
     fn narrow(x: f32) -> Self;
 
     /// As f32.
-    fn wide(self) -> f32;
+    fn as_f32(self) -> f32;
 
     /// The first vector of `from`; zeros where it is shorter than one.
     fn load<S: Isa>(s: S, from: &[Self]) -> S::F;
@@ -162,7 +162,7 @@ impl Storage for f32 {
     }
 
     #[inline(always)]
-    fn wide(self) -> f32 {
+    fn as_f32(self) -> f32 {
         self
     }
 
@@ -194,7 +194,7 @@ impl Storage for f16 {
     }
 
     #[inline(always)]
-    fn wide(self) -> f32 {
+    fn as_f32(self) -> f32 {
         widen_f16(self.to_bits())
     }
 
@@ -224,7 +224,7 @@ impl Storage for bf16 {
     }
 
     #[inline(always)]
-    fn wide(self) -> f32 {
+    fn as_f32(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 

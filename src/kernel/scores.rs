@@ -44,7 +44,7 @@ pub(super) fn products<S: Isa, K: Storage, const KEYS: usize, const VECS: usize>
                     #[inline(always)]
                     |keys, query| {
                         for k in 0..KEYS {
-                            let key = s.splat(keys[k].wide());
+                            let key = s.splat(keys[k].as_f32());
                             for v in 0..VECS {
                                 sums[k][v] = s.mul_add(key, query[v], sums[k][v]);
                             }

@@ -81,7 +81,7 @@ impl<S: Isa, V: Storage, const VECS: usize, const MARKED: bool> Pass<'_, S, V, V
             #[inline(always)]
             |values, weights| {
                 for c in 0..COLS {
-                    let value = s.splat(values[c].wide());
+                    let value = s.splat(values[c].as_f32());
                     for v in 0..VECS {
                         let more = s.mul_add(value, weights[v], sums[c][v]);
                         let hidden = MARKED.then(|| s.less(weights[v], s.zero()));

@@ -30,6 +30,12 @@ use crate::tiling::{Carver, FEW_TOGETHER, Tile, few, padded};
 /// How far ahead of their use K and V are fetched, in bytes: from 1 to 3 KiB made no difference.
 const AHEAD: usize = 2048;
 
+/// Sums that [`dot`] holds at a time: a vector of them or, where vectors are short, a tile's.
+const SUMS: usize = {
+    let tile = FEW_TOGETHER * 4;
+    if tile > MAX_LANES { tile } else { MAX_LANES }
+};
+
 /// Keys and values of so many bytes, in the whole call, are taken to lie in a near cache: fetching them costs 6 %.
 const NEAR: usize = 1 << 20;
 
@@ -219,7 +225,7 @@ fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize>(
     let tiles = (S::LANES / (ROWS * KEYS)).max(1);
     let mut key = 0;
     while key < keys.rows() {
-        let mut sums = [s.zero(); MAX_LANES];
+        let mut sums = [s.zero(); SUMS];
         for tile in 0..tiles {
             if let Some(stream) = stream {
                 for k in 0..KEYS {
@@ -246,7 +252,7 @@ fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize>(
                 }
             }
         }
-        let mut buffer = [0.0; MAX_LANES];
+        let mut buffer = [0.0; SUMS];
         for (sums, to) in sums.chunks_exact_mut(S::LANES).zip(s.vectors_mut(&mut buffer)) {
             *to = sum_each(s, sums);
         }

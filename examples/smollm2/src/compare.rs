@@ -100,7 +100,7 @@ pub fn run(model: &Model, options: &Options) -> Result<()> {
 }
 
 /// The text that is read: `--text`, or the sources of gqa.
-fn text(options: &Options) -> Result<String> {
+pub fn text(options: &Options) -> Result<String> {
     if let Some(path) = &options.text {
         return Ok(std::fs::read_to_string(path)?);
     }

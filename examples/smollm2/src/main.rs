@@ -20,18 +20,19 @@ SmolLM2-135M on the CPU, all attention by gqa
 
 smollm2 [OPTIONS] PROMPT      answers a question, with --raw continues a text
 smollm2 [OPTIONS] compare     time in attention against context length: gqa, a plain loop, candle (feature `candle`)
-smollm2 [OPTIONS] stream      thousands of tokens with a bounded cache: generated, or read from --text
+smollm2 [OPTIONS] stream      thousands of tokens with a bounded cache: read from a text, or generated
 
 --cache f32|f16|bf16          storage of keys and values (f32)
 --attention gqa|plain|candle  who computes attention (gqa); plain and candle have an f32 cache
 --threads N                   threads (all cores)
 --weights FILE                GGUF file (examples/smollm2/weights/…)
 --tokens N                    tokens to generate at most (200), to stream (10000)
---temperature T               of sampling; 0 takes the likeliest token (0, for stream 0.8)
+--temperature T               of sampling; 0 takes the likeliest token (0, for stream 1)
 --seed N                      of sampling (0)
 --raw                         the prompt as it is, not as a question
 --slots N, --sinks N          stream: tokens that the cache holds (512), and how many first ones stay (4)
---text FILE                   stream, compare: text to read (compare: this crate's sources)
+--text FILE                   stream, compare: text to read (this crate's sources)
+--generate                    stream: writes the text instead of reading one
 --contexts N,N,…              compare: lengths (256,512,1024,2048,4096)
 --plot FILE                   compare: an SVG of the table
 ";
@@ -88,6 +89,7 @@ struct Options {
     raw: bool,
     room: Room,
     text: Option<PathBuf>,
+    generate: bool,
     contexts: Vec<usize>,
     plot: Option<PathBuf>,
     words: Vec<String>,
@@ -106,6 +108,7 @@ impl Options {
             raw: false,
             room: Room { slots: 512, sinks: 4 },
             text: None,
+            generate: false,
             contexts: vec![256, 512, 1024, 2048, 4096],
             plot: None,
             words: Vec::new(),
@@ -124,6 +127,7 @@ impl Options {
                 Long("slots") => options.room.slots = parser.value()?.parse()?,
                 Long("sinks") => options.room.sinks = parser.value()?.parse()?,
                 Long("text") => options.text = Some(parser.value()?.into()),
+                Long("generate") => options.generate = true,
                 Long("contexts") => {
                     let list = parser.value()?.string()?;
                     options.contexts =

@@ -17,8 +17,8 @@ use rayon::prelude::*;
 use crate::Result;
 use crate::gguf::TensorBytes;
 
-/// Numbers in a block.
-const BLOCK: usize = 32;
+/// Numbers in a block: two of the file's.
+const BLOCK: usize = 64;
 /// Rows and tokens of a tile: 12 sums and their operands fit the 16 registers of AVX2.
 const ROWS: usize = 4;
 const TOKENS: usize = 3;
@@ -36,32 +36,77 @@ pub struct Matrix {
 
 enum Weights {
     F32(Vec<[f32; BLOCK]>),
-    Quantised(Vec<Quantised>),
-}
-
-/// `scale · q + minimum`: Q8_0 with q from -128 to 127 and no minimum, Q4_1 with q from 0 to 15, a byte each.
-struct Quantised {
-    scale: f32,
-    minimum: f32,
-    quants: [i8; BLOCK],
+    /// Q4_1.
+    Nibbles(Vec<Quantised<u16>>),
+    /// Q8_0.
+    Bytes(Vec<Quantised<u32>>),
 }
 
 trait Block: Sync {
-    fn widen(&self, to: &mut [f32; BLOCK]);
+    fn widen<S: Simd>(&self, simd: S, to: &mut [f32; BLOCK]);
 }
 
 impl Block for [f32; BLOCK] {
     #[inline(always)]
-    fn widen(&self, to: &mut [f32; BLOCK]) {
+    fn widen<S: Simd>(&self, _: S, to: &mut [f32; BLOCK]) {
         *to = *self;
     }
 }
 
-impl Block for Quantised {
+/// `scale · q + minimum`, where q is a part of a word: `q + BIAS` of number `16 k + j` is part `k` of word `j`, so that one
+/// load and shifts give vectors of neighbours.
+struct Quantised<W> {
+    words: [W; BLOCK / PARTS],
+    /// Scale and minimum of each half, which is a block of the file.
+    ranges: [[f32; 2]; 2],
+}
+
+/// Parts of a word.
+const PARTS: usize = 4;
+
+/// Holds `PARTS` numbers.
+trait Word: Copy + Sync + Into<u32> + TryFrom<u32> {
+    /// Bits of each.
+    const BITS: usize = 8 * size_of::<Self>() / PARTS;
+    /// What is added to them, so that they are not negative.
+    const BIAS: i32;
+}
+
+impl Word for u16 {
+    const BIAS: i32 = 0;
+}
+
+impl Word for u32 {
+    const BIAS: i32 = 128;
+}
+
+/// 2²³, of which the low bits of an f32 count the ones.
+const ONES: f32 = 8_388_608.0;
+
+impl<W: Word> Quantised<W> {
+    fn new(ranges: [[f32; 2]; 2], quants: &[[i8; BLOCK / 2]; 2]) -> Option<Self> {
+        let part = |k: usize, j: usize| i32::from(quants.as_flattened()[BLOCK / PARTS * k + j]) + W::BIAS;
+        let word = |j| (0..PARTS).fold(0, |word, k| word | (part(k, j) as u32) << (W::BITS * k));
+        let words: Vec<W> = (0..BLOCK / PARTS).map_while(|j| word(j).try_into().ok()).collect();
+        Some(Self { words: words.try_into().ok()?, ranges })
+    }
+}
+
+impl<W: Word> Block for Quantised<W> {
     #[inline(always)]
-    fn widen(&self, to: &mut [f32; BLOCK]) {
-        for (to, quant) in to.iter_mut().zip(self.quants) {
-            *to = self.scale * f32::from(quant) + self.minimum;
+    fn widen<S: Simd>(&self, simd: S, to: &mut [f32; BLOCK]) {
+        let words = self.words.map(Into::into);
+        let (words, to) = (S::as_simd_u32s(&words).0, S::as_mut_simd_f32s(to).0);
+        let (part, ones) = (simd.splat_u32s((1 << W::BITS) - 1), simd.splat_u32s(ONES.to_bits()));
+        let bias = simd.splat_f32s(ONES + W::BIAS as f32);
+        for k in 0..PARTS {
+            let [scale, minimum] = self.ranges[k / 2].map(|x| simd.splat_f32s(x));
+            let shift = simd.splat_u32s((W::BITS * k) as u32);
+            for j in 0..words.len() {
+                let q = simd.and_u32s(simd.wrapping_dyn_shr_u32s(words[j], shift), part);
+                let q = simd.sub_f32s(simd.transmute_f32s_u32s(simd.or_u32s(q, ones)), bias);
+                to[k * words.len() + j] = simd.mul_add_e_f32s(scale, q, minimum);
+            }
         }
     }
 }
@@ -77,7 +122,7 @@ fn blocks<const BYTES: usize, B>(
     blocks.iter().map(|block| read(block).ok_or_else(|| "a block too short".into())).collect()
 }
 
-fn half(bytes: &[u8; 2]) -> f32 {
+fn single(bytes: &[u8; 2]) -> f32 {
     f16::from_le_bytes(*bytes).to_f32()
 }
 
@@ -96,19 +141,28 @@ impl Matrix {
                 }
                 Some(numbers)
             })?),
-            3 => Weights::Quantised(blocks::<20, _>(tensor, |bytes| {
-                let (scale, rest) = bytes.split_first_chunk()?;
-                let (minimum, rest) = rest.split_first_chunk()?;
-                // The low halves are the block's first numbers.
-                let packed = rest.first_chunk::<{ BLOCK / 2 }>()?;
-                let quants = [packed.map(|q| (q & 15) as i8), packed.map(|q| (q >> 4) as i8)];
-                let quants = *quants.as_flattened().first_chunk()?;
-                Some(Quantised { scale: half(scale), minimum: half(minimum), quants })
+            3 => Weights::Nibbles(blocks::<40, _>(tensor, |bytes| {
+                let (mut ranges, mut quants) = ([[0.0; 2]; 2], [[0; BLOCK / 2]; 2]);
+                for (half, bytes) in bytes.as_chunks::<20>().0.iter().enumerate() {
+                    let (scale, rest) = bytes.split_first_chunk()?;
+                    let (minimum, rest) = rest.split_first_chunk()?;
+                    ranges[half] = [single(scale), single(minimum)];
+                    // The low halves of the bytes are the first numbers.
+                    let (low, high) = quants[half].split_at_mut(BLOCK / 4);
+                    for ((low, high), byte) in low.iter_mut().zip(high).zip(rest) {
+                        (*low, *high) = ((byte & 15) as i8, (byte >> 4) as i8);
+                    }
+                }
+                Quantised::new(ranges, &quants)
             })?),
-            8 => Weights::Quantised(blocks::<34, _>(tensor, |bytes| {
-                let (scale, rest) = bytes.split_first_chunk()?;
-                let quants = rest.first_chunk::<BLOCK>()?.map(|q| q as i8);
-                Some(Quantised { scale: half(scale), minimum: 0.0, quants })
+            8 => Weights::Bytes(blocks::<68, _>(tensor, |bytes| {
+                let (mut ranges, mut quants) = ([[0.0; 2]; 2], [[0; BLOCK / 2]; 2]);
+                for (half, bytes) in bytes.as_chunks::<34>().0.iter().enumerate() {
+                    let (scale, rest) = bytes.split_first_chunk()?;
+                    ranges[half] = [single(scale), 0.0];
+                    quants[half] = rest.first_chunk()?.map(|q: u8| q as i8);
+                }
+                Quantised::new(ranges, &quants)
             })?),
             _ => return Err(format!("weights of storage type {storage}; read are 0, 3 and 8").into()),
         };
@@ -124,13 +178,14 @@ impl Matrix {
     pub fn row(&self, row: usize) -> Vec<f32> {
         fn widened<B: Block>(blocks: &[B]) -> Vec<f32> {
             let mut to = vec![[0.0; BLOCK]; blocks.len()];
-            to.iter_mut().zip(blocks).for_each(|(to, block)| block.widen(to));
+            to.iter_mut().zip(blocks).for_each(|(to, block)| block.widen(pulp::Scalar::new(), to));
             to.into_flattened()
         }
         let row = row * self.cols / BLOCK..(row + 1) * self.cols / BLOCK;
         match &self.weights {
             Weights::F32(blocks) => widened(&blocks[row]),
-            Weights::Quantised(blocks) => widened(&blocks[row]),
+            Weights::Nibbles(blocks) => widened(&blocks[row]),
+            Weights::Bytes(blocks) => widened(&blocks[row]),
         }
     }
 
@@ -139,7 +194,8 @@ impl Matrix {
         let mut out = vec![0.0; x.len() / self.cols * self.rows];
         match &self.weights {
             Weights::F32(blocks) => self.multiply_blocks(blocks, x, &mut out),
-            Weights::Quantised(blocks) => self.multiply_blocks(blocks, x, &mut out),
+            Weights::Nibbles(blocks) => self.multiply_blocks(blocks, x, &mut out),
+            Weights::Bytes(blocks) => self.multiply_blocks(blocks, x, &mut out),
         }
         out
     }
@@ -175,8 +231,7 @@ impl<B: Block> WithSimd for Product<'_, B> {
         for (group, blocks) in blocks.chunks(ROWS * cols / BLOCK).enumerate() {
             // Fewer rows at the end leave old ones in the buffer, whose sums nobody stores.
             for (to, block) in widened.iter_mut().zip(blocks) {
-                // A block at a time: LLVM would gather the numbers of several blocks into vectors, which is slower.
-                core::hint::black_box(block).widen(to);
+                block.widen(simd, to);
             }
             let weights = widened.as_flattened();
             let tiles = x.chunks(TOKENS * cols).zip(out.chunks_mut(TOKENS * rows));

@@ -7,24 +7,29 @@ use smollm2::Result;
 use smollm2::model::{Model, Sequence};
 
 use crate::Options;
+use crate::compare::text;
 use crate::sampling::{Sampler, surprise};
 
 /// Tokens of a line of the table.
 const WINDOW: usize = 1000;
 /// How the generated text begins.
 const BEGINNING: &str = "The history of the city begins at the river.";
+/// Of sampling; at lower ones a model of this size repeats itself, with any attention.
+const TEMPERATURE: f32 = 1.0;
+/// Last tokens that are made less likely, and by how much.
+const REMEMBERED: usize = 256;
+const PENALTY: f32 = 1.1;
 
 /// Prints the table, and the text that was generated at the end of each window.
 pub fn run(model: &Model, options: &Options) -> Result<()> {
     let tokenizer = &model.tokenizer;
     let count = options.tokens.unwrap_or(10_000);
-    let given = match &options.text {
-        Some(path) => Some(tokenizer.encode(&std::fs::read_to_string(path)?)?),
-        None => None,
+    let given = if options.generate { None } else { Some(tokenizer.encode(&text(options)?)?) };
+    let mut tokens = match &given {
+        Some(given) => given[..1].to_vec(),
+        None => tokenizer.encode(BEGINNING)?,
     };
-    let mut tokens = given.clone().unwrap_or(tokenizer.encode(BEGINNING)?);
-    tokens.truncate(if given.is_some() { 1 } else { tokens.len() });
-    let mut sampler = Sampler::new(options.temperature.unwrap_or(0.8), options.seed);
+    let mut sampler = Sampler::new(options.temperature.unwrap_or(TEMPERATURE), options.seed);
     let mut sequence = Sequence::new(model, options.engine.attention(&model.config, options.room)?);
 
     println!(
@@ -45,7 +50,7 @@ pub fn run(model: &Model, options: &Options) -> Result<()> {
             None => {
                 // The text goes on for ever.
                 logits[tokenizer.end() as usize] = f32::NEG_INFINITY;
-                sampler.next(&logits)
+                sampler.next(&penalised(&logits, &tokens[tokens.len().saturating_sub(REMEMBERED)..]))
             }
         };
         window.surprise += surprise(&logits, next);
@@ -60,6 +65,16 @@ pub fn run(model: &Model, options: &Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Logits with those of some tokens lowered (Keskar et al., arXiv 1909.05858).
+fn penalised(logits: &[f32], tokens: &[u32]) -> Vec<f32> {
+    let mut penalised = logits.to_vec();
+    for token in tokens.iter().map(|&token| token as usize) {
+        penalised[token] =
+            if logits[token] > 0.0 { logits[token] / PENALTY } else { logits[token] * PENALTY };
+    }
+    penalised
 }
 
 /// The state at the beginning of a window, and the sum of its tokens' surprises.

@@ -4,6 +4,7 @@ its turns round by round. Appends JSON lines: one that says what machine it was,
 import argparse
 import fnmatch
 import json
+import math
 import os
 import shutil
 import signal
@@ -215,7 +216,7 @@ def record(w, name, r, args):
 
 
 def print_rows(w, rows, threads):
-    rows = sorted(rows, key=lambda row: row.get("ns", 0))
+    rows = sorted(rows, key=lambda row: row.get("ns", math.inf))
     print(f"{w.name} {w.dtype} {threads}T", flush=True)
     for row in rows:
         speed = ""

@@ -48,7 +48,20 @@ use crate::view::{View, ViewMut};
 pub struct Attention<'a> {
     shape: Shape,
     level: Level,
+    bf16_dot: Bf16Dot,
     modifiers: Modifiers<'a>,
+}
+
+/// When prompts over bf16 keys and values are multiplied in bf16: see [`Attention::bf16_dot`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Bf16Dot {
+    /// The arithmetic is f32.
+    #[default]
+    Never,
+    /// Where [`Level::gains_by_bf16_dot`].
+    WhereFaster,
+    /// Where [`Level::has_bf16_dot`].
+    WherePresent,
 }
 
 impl<'a> Attention<'a> {
@@ -68,13 +81,24 @@ impl<'a> Attention<'a> {
             visibility: Visibility::default(),
             sinks: Extra::NONE,
         };
-        Ok(Self { shape, level: Level::detect(), modifiers })
+        Ok(Self { shape, level: Level::detect(), bf16_dot: Bf16Dot::Never, modifiers })
     }
 
     /// The shape.
     #[must_use]
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// Whether prompts over bf16 keys and values may be multiplied in bf16 (and summed in f32): not unless this is called.
+    /// For keys or values of another type, at other levels, and for decoding, where memory is the limit, it changes nothing.
+    ///
+    /// Queries that are not stored in bf16 are rounded to it, and so are the softmax's weights, but for their sum:
+    /// with bf16 queries an output is off by up to `2⁻⁸ Σ p |v|` (`p` the weights) beside the f32 kernel's error, with
+    /// others each score is by up to `2⁻⁸ · scale · Σ |q k|` too. Subnormal operands and sums count as 0.
+    pub fn bf16_dot(mut self, bf16_dot: Bf16Dot) -> Self {
+        self.bf16_dot = bf16_dot;
+        self
     }
 
     /// The factor of `q·k`; any finite number.
@@ -194,7 +218,12 @@ impl<'a> Attention<'a> {
         'a: 'b,
     {
         self.check_modifiers()?;
-        Job::new((self.shape, self.level, self.modifiers), (q, k, v), out)
+        let pairs = match self.bf16_dot {
+            Bf16Dot::Never => None,
+            Bf16Dot::WhereFaster => self.level.pairs().filter(|_| self.level.gains_by_bf16_dot()),
+            Bf16Dot::WherePresent => self.level.pairs(),
+        };
+        Job::new((self.shape, self.level, pairs, self.modifiers), (q, k, v), out)
     }
 
     fn check_modifiers(&self) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use half::{bf16, f16};
 
 use crate::isa::{Isa, MAX_LANES, widen_f16};
 use crate::panel::Panel;
+use crate::view::View;
 
 /// A number that Q, K, V and the output may be stored as: [`f32`], [`f16`](half::f16) or [`bf16`](half::bf16),
 /// each operand its own. Arithmetic is always f32: widening is exact, narrowing rounds to nearest, ties to even.
@@ -36,6 +37,12 @@ pub trait Storage: Copy + Send + Sync + 'static {
     const ZERO: Self;
     /// Whether a panel must be widened before it can be read as f32.
     const WIDENS: bool;
+
+    /// A view of bf16, if that is what it is of.
+    #[inline(always)]
+    fn as_bf16<'v, 'a>(_: &'v View<'a, Self>) -> Option<&'v View<'a, bf16>> {
+        None
+    }
 
     /// Rounds to nearest, ties to even.
     fn narrow(x: f32) -> Self;
@@ -217,6 +224,11 @@ impl Storage for f16 {
 impl Storage for bf16 {
     const ZERO: Self = bf16::ZERO;
     const WIDENS: bool = true;
+
+    #[inline(always)]
+    fn as_bf16<'v, 'a>(view: &'v View<'a, Self>) -> Option<&'v View<'a, bf16>> {
+        Some(view)
+    }
 
     #[inline(always)]
     fn narrow(x: f32) -> Self {

@@ -7,7 +7,7 @@ use core::ops::Range;
 use crate::element::Element;
 use crate::error::{Error, Operand};
 use crate::extra::Extra;
-use crate::isa::Level;
+use crate::isa::{Level, PairsLevel};
 use crate::kernel::{Results, Task};
 use crate::panel::{Grid, Place};
 use crate::score::Modifiers;
@@ -39,6 +39,8 @@ use crate::view::{Extent, Strides, View, ViewMut};
 pub struct Job<'a, Q, K, V, O> {
     shape: Shape,
     level: Level,
+    /// Where products are of pairs of bf16.
+    pairs: Option<PairsLevel>,
     modifiers: Modifiers<'a>,
     q: View<'a, Q>,
     k: View<'a, K>,
@@ -68,7 +70,7 @@ fn grid<'a, T>(
 impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// The one validation of operands; the shape and the modifiers have been checked.
     pub(crate) fn new(
-        (shape, level, modifiers): (Shape, Level, Modifiers<'a>),
+        (shape, level, pairs, modifiers): (Shape, Level, Option<PairsLevel>, Modifiers<'a>),
         (q, k, v): (View<'a, Q>, View<'a, K>, View<'a, V>),
         out: ViewMut<'a, O>,
     ) -> Result<Self, Error> {
@@ -77,7 +79,10 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         let k = k.checked(Operand::Key, [batch, kv_heads, kv_len], head_dim)?;
         let v = v.checked(Operand::Value, [batch, kv_heads, kv_len], value_dim)?;
         let out = grid(Operand::Output, out, &shape, value_dim)?;
-        Ok(Self { shape, level, modifiers, q, k, v, out, lse: Extra::NONE, inspection: Extra::NONE })
+        let pairs = pairs.filter(|_| {
+            Kernel::of(&shape, level) == Kernel::Many && K::as_bf16(&k).is_some() && V::as_bf16(&v).is_some()
+        });
+        Ok(Self { shape, level, pairs, modifiers, q, k, v, out, lse: Extra::NONE, inspection: Extra::NONE })
     }
 
     /// Also writes the natural logarithm of each row's softmax denominator, `lse[batch, q_head, row]` (elements are
@@ -273,17 +278,13 @@ impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
                 inspection: job.inspection.map(|(stage, scores)| (*stage, scores.claim(*place))),
             }
         };
+        let (shape, modifiers, place) = (&job.shape, &job.modifiers, *place);
         let (q, k, v) = (&job.q, &job.k, &job.v);
-        job.level.dispatch(Task {
-            shape: &job.shape,
-            modifiers: &job.modifiers,
-            place: *place,
-            q,
-            k,
-            v,
-            results,
-            scratch,
-        });
+        if let (Some(level), Some(k), Some(v)) = (job.pairs, K::as_bf16(k), V::as_bf16(v)) {
+            level.dispatch(Task { shape, modifiers, place, q, k, v, results, scratch });
+        } else {
+            job.level.dispatch(Task { shape, modifiers, place, q, k, v, results, scratch });
+        }
         Ok(())
     }
 }

@@ -62,7 +62,7 @@ mod shape;
 mod tiling;
 mod view;
 
-pub use attention::{Attention, grouped_query_attention};
+pub use attention::{Attention, Bf16Dot, grouped_query_attention};
 pub use element::Element;
 pub use error::{Error, Operand};
 pub use half::{bf16, f16};

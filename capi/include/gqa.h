@@ -181,7 +181,7 @@ typedef struct gqa_call {
   struct gqa_float_output scores;
   // The stage of `scores`.
   gqa_stage stage;
-  // GQA_CAUSAL, GQA_SCALE, GQA_LEFT_WINDOW, GQA_RIGHT_WINDOW.
+  // GQA_CAUSAL, GQA_SCALE, GQA_LEFT_WINDOW, GQA_RIGHT_WINDOW, GQA_BF16_DOT.
   gqa_flags flags;
   // The factor of q.k with GQA_SCALE; any finite number.
   float scale;
@@ -247,6 +247,11 @@ typedef struct gqa_error {
 
 // Hides the keys more than `right_window` after a row's own position.
 #define GQA_RIGHT_WINDOW 8
+
+// Lets prompts over bf16 keys and values be multiplied in bf16, summed in float, on machines that gain by it: the
+// softmax's weights are rounded to bf16 then, and so are queries, which puts outputs off by up to 2^-8 times the
+// weighted mean of |v| (and scores by 2^-8 times scale * the sum of |q k|, if queries are not stored in bf16).
+#define GQA_BF16_DOT 16
 
 // The last row stands at the last key of its sequence, with its key length.
 #define GQA_BOTTOM_RIGHT 0

@@ -2,7 +2,9 @@
 
 use core::ffi::c_void;
 
-use attention::{Alignment, Attention, BiasData, KvStorage, MaskStrides, Shape, Stage, Strides, bf16, f16};
+use attention::{
+    Alignment, Attention, Bf16Dot, BiasData, KvStorage, MaskStrides, Shape, Stage, Strides, bf16, f16,
+};
 
 use crate::error::{GQA_ERROR_STRUCT_SIZE, GQA_ERROR_VALUE, gqa_error};
 use crate::level::{gqa_level, level};
@@ -27,6 +29,10 @@ pub const GQA_SCALE: gqa_flags = 2;
 pub const GQA_LEFT_WINDOW: gqa_flags = 4;
 /// Hides the keys more than `right_window` after a row's own position.
 pub const GQA_RIGHT_WINDOW: gqa_flags = 8;
+/// Lets prompts over bf16 keys and values be multiplied in bf16, summed in float, on machines that gain by it: the
+/// softmax's weights are rounded to bf16 then, and so are queries, which puts outputs off by up to 2^-8 times the
+/// weighted mean of |v| (and scores by 2^-8 times scale * the sum of |q k|, if queries are not stored in bf16).
+pub const GQA_BF16_DOT: gqa_flags = 16;
 
 /// Where query rows stand among the keys, for causal limits, windows and ALiBi.
 pub type gqa_alignment = u32;
@@ -202,7 +208,7 @@ pub struct gqa_call {
     pub scores: gqa_float_output,
     /// The stage of `scores`.
     pub stage: gqa_stage,
-    /// GQA_CAUSAL, GQA_SCALE, GQA_LEFT_WINDOW, GQA_RIGHT_WINDOW.
+    /// GQA_CAUSAL, GQA_SCALE, GQA_LEFT_WINDOW, GQA_RIGHT_WINDOW, GQA_BF16_DOT.
     pub flags: gqa_flags,
     /// The factor of q.k with GQA_SCALE; any finite number.
     pub scale: f32,
@@ -292,7 +298,8 @@ impl gqa_call {
     pub(crate) unsafe fn attention<'a>(&self, modifiers: &Modifiers) -> Result<Attention<'a>, gqa_error> {
         let mut attention = Attention::new(self.shape())?.level(level(self.level)?);
         let has = |flag| self.flags & flag != 0;
-        if self.flags & !(GQA_CAUSAL | GQA_SCALE | GQA_LEFT_WINDOW | GQA_RIGHT_WINDOW) != 0 {
+        const KNOWN: gqa_flags = GQA_CAUSAL | GQA_SCALE | GQA_LEFT_WINDOW | GQA_RIGHT_WINDOW | GQA_BF16_DOT;
+        if self.flags & !KNOWN != 0 {
             return Err(gqa_error::new(GQA_ERROR_VALUE, c"flags"));
         }
         if has(GQA_SCALE) {
@@ -309,6 +316,9 @@ impl gqa_call {
         }
         if has(GQA_RIGHT_WINDOW) {
             attention = attention.right_window(self.right_window);
+        }
+        if has(GQA_BF16_DOT) {
+            attention = attention.bf16_dot(Bf16Dot::WhereFaster);
         }
         attention = attention.align(match self.alignment {
             GQA_BOTTOM_RIGHT => Alignment::BottomRight,

@@ -6,7 +6,7 @@ use std::vec;
 use std::vec::Vec;
 
 use attention::{
-    Alignment, Attention, Element, Job, Level, MaskStrides, Operand, Shape, Stage, View, ViewMut,
+    Alignment, Attention, Bf16Dot, Element, Job, Level, MaskStrides, Operand, Shape, Stage, View, ViewMut,
 };
 use attention::{bf16, f16};
 
@@ -220,6 +220,41 @@ fn every_field_means_what_it_means_in_rust() {
     agree::<f32, bf16, bf16, f16>();
 }
 
+/// GQA_BF16_DOT is what `Bf16Dot::WhereFaster` is, and changes nothing for floats.
+#[test]
+fn products_of_bf16_are_where_the_crate_has_them() {
+    for (number, level) in levels() {
+        let mut got = Operands::<bf16, bf16, bf16, f32>::new();
+        let mut want = Operands::<bf16, bf16, bf16, f32>::new();
+        let mut call = got.call();
+        (call.level, call.flags) = (number, GQA_BF16_DOT);
+        run(&call).unwrap();
+        let Shape { q_heads, kv_heads, q_len, kv_len, head_dim, value_dim, .. } = SHAPE;
+        let mut job: Job<'_, bf16, bf16, bf16, f32> = Attention::new(SHAPE)
+            .unwrap()
+            .level(level)
+            .bf16_dot(Bf16Dot::WhereFaster)
+            .bind(
+                View::bshd(&want.q, q_heads, q_len, head_dim),
+                View::bhsd(&want.k, kv_heads, kv_len, head_dim),
+                View::bhsd(&want.v, kv_heads, kv_len, value_dim),
+                ViewMut::bshd(&mut want.out, q_heads, q_len, value_dim),
+            )
+            .unwrap();
+        job.run(&mut vec![0.0; job.scratch_len()]).unwrap();
+        assert_eq!(got.out, want.out);
+
+        let outputs = [0, GQA_BF16_DOT].map(|flags| {
+            let mut operands = Operands::<f32, f32, f32, f32>::new();
+            let mut call = operands.call();
+            (call.level, call.flags) = (number, flags);
+            run(&call).unwrap();
+            operands.out
+        });
+        assert_eq!(outputs[0], outputs[1]);
+    }
+}
+
 #[test]
 fn zeros_are_the_defaults() {
     let mut operands = Operands::<f32, f32, f32, f32>::new();
@@ -358,7 +393,7 @@ fn unknown_values_are_refused() {
     refuses(GQA_ERROR_VALUE, "v", |call| call.v.r#type = u32::MAX);
     refuses(GQA_ERROR_VALUE, "out", |call| call.out.r#type = 3);
     refuses(GQA_ERROR_VALUE, "bias", |call| call.bias.r#type = 3);
-    refuses(GQA_ERROR_VALUE, "flags", |call| call.flags |= 16);
+    refuses(GQA_ERROR_VALUE, "flags", |call| call.flags |= 32);
     refuses(GQA_ERROR_VALUE, "alignment", |call| call.alignment = 3);
     refuses(GQA_ERROR_VALUE, "stage", |call| call.stage = 4);
     refuses(GQA_ERROR_LEVEL, "level", |call| call.level = 7);

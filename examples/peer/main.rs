@@ -12,7 +12,7 @@
 //!
 //! `--level NAME` chooses the instruction set. `--roof` prints what one thread of the machine can do
 //! as a line of JSON, reads by the bytes that are read again and again, and ends.
-//! `--bf16-dot` asks for arithmetic in bf16.
+//! `--bf16-dot` asks for products of bf16, where the operands are stored so and the level gains by them.
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
@@ -89,14 +89,13 @@ impl Server {
     fn load(&mut self, words: &[&str]) -> Result<String, String> {
         self.loaded = None;
         let request = Request::parse(words)?;
-        if self.flags.bf16_dot && request.dtype == "bf16" {
-            return Err("bf16 arithmetic is not implemented".into());
-        }
-        self.loaded = Some(request.load(self.flags.level)?);
+        let Flags { level, bf16_dot, .. } = self.flags;
+        self.loaded = Some(request.load(level, bf16_dot)?);
         if self.pool.threads() != request.threads {
             self.pool = Pool::new(request.threads);
         }
-        Ok(format!("ok {}, f32 arithmetic, (b, heads, seq, d) as given", self.flags.level))
+        let arithmetic = if bf16_dot && level.gains_by_bf16_dot() { "prompts in bf16" } else { "f32" };
+        Ok(format!("ok {level}, {arithmetic} arithmetic, (b, heads, seq, d) as given"))
     }
 
     fn run(&mut self, count: usize) -> Result<String, String> {

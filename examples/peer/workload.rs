@@ -1,8 +1,9 @@
 //! One attention problem, ready to be run again and again.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
 
-use gqa::{Attention, Element, Error, Level, Shape, View, ViewMut, bf16, f16};
+use gqa::{Attention, Bf16Dot, Element, Error, Level, Shape, View, ViewMut, bf16, f16};
 
 use super::memory;
 use super::pool::Pool;
@@ -47,26 +48,24 @@ impl Request {
         Ok(Self { folder: (*folder).into(), shape, causal, dtype: text("dtype")?.into(), threads })
     }
 
-    pub(crate) fn load(&self, level: Level) -> Result<Box<dyn Workload>, String> {
+    pub(crate) fn load(&self, level: Level, bf16_dot: bool) -> Result<Box<dyn Workload>, String> {
         match self.dtype.as_str() {
-            "f32" => Ok(Box::new(Loaded::<f32>::new(self, level)?)),
-            "f16" => Ok(Box::new(Loaded::<f16>::new(self, level)?)),
-            "bf16" => Ok(Box::new(Loaded::<bf16>::new(self, level)?)),
+            "f32" => Ok(Box::new(Loaded::<f32>::new(self, level, bf16_dot)?)),
+            "f16" => Ok(Box::new(Loaded::<f16>::new(self, level, bf16_dot)?)),
+            "bf16" => Ok(Box::new(Loaded::<bf16>::new(self, level, bf16_dot)?)),
             other => Err(format!("dtype {other}")),
         }
     }
 
     /// The tensor `name`, `[batch, heads, rows, dim]`.
-    fn read<T: Number>(&self, name: &str, heads: usize, rows: usize) -> Result<Vec<T>, String> {
+    fn read<T: Number>(&self, name: &str, heads: usize, rows: usize) -> Result<Aligned<T>, String> {
         let path = format!("{}/{name}.bin", self.folder);
         let Shape { batch, head_dim, .. } = self.shape;
         let len = [batch, heads, rows, head_dim].iter().try_fold(1usize, |len, &size| len.checked_mul(size));
         let bytes = std::fs::read(&path).map_err(|e| format!("{path}: {e}"))?;
         match len {
             Some(len) if len.checked_mul(size_of::<T>()) == Some(bytes.len()) => {
-                let mut numbers = memory::huge_pages(len);
-                numbers.extend(bytes.chunks_exact(size_of::<T>()).map(T::from_le));
-                Ok(numbers)
+                Ok(Aligned::new(len, bytes.chunks_exact(size_of::<T>()).map(T::from_le)))
             }
             _ => Err(format!("{path}: {} bytes do not fit the sizes", bytes.len())),
         }
@@ -95,6 +94,38 @@ number!(f32, core::convert::identity);
 number!(f16, f16::to_f32);
 number!(bf16, bf16::to_f32);
 
+/// Numbers from a cache line's boundary on, as an engine would place its cache: no vector lies in two lines.
+struct Aligned<T> {
+    numbers: Vec<T>,
+    first: usize,
+}
+
+impl<T: Number> Aligned<T> {
+    const LINE: usize = 64;
+
+    fn new(len: usize, from: impl Iterator<Item = T>) -> Self {
+        let mut numbers = memory::huge_pages::<T>(len + Self::LINE / size_of::<T>());
+        let first = numbers.as_ptr().align_offset(Self::LINE).min(Self::LINE / size_of::<T>());
+        numbers.resize(first, T::from_le(&[0; 4][..size_of::<T>()]));
+        numbers.extend(from);
+        Self { numbers, first }
+    }
+}
+
+impl<T> Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.numbers[self.first..]
+    }
+}
+
+impl<T> DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.numbers[self.first..]
+    }
+}
+
 /// A problem of any storage type.
 pub(crate) trait Workload {
     /// Binds the call and runs it on the pool's threads.
@@ -105,25 +136,28 @@ pub(crate) trait Workload {
 
 struct Loaded<T> {
     attention: Attention<'static>,
-    q: Vec<T>,
-    k: Vec<T>,
-    v: Vec<T>,
-    out: Vec<T>,
+    q: Aligned<T>,
+    k: Aligned<T>,
+    v: Aligned<T>,
+    out: Aligned<T>,
     /// One for each thread.
     scratches: Vec<Mutex<Vec<f32>>>,
 }
 
 impl<T: Number> Loaded<T> {
-    fn new(request: &Request, level: Level) -> Result<Self, String> {
+    fn new(request: &Request, level: Level, bf16_dot: bool) -> Result<Self, String> {
         let shape = request.shape;
         let mut attention = Attention::new(shape).map_err(|e| e.to_string())?.level(level);
         if request.causal {
             attention = attention.causal();
         }
-        let q: Vec<T> = request.read("q", shape.q_heads, shape.q_len)?;
+        if bf16_dot {
+            attention = attention.bf16_dot(Bf16Dot::WhereFaster);
+        }
+        let q: Aligned<T> = request.read("q", shape.q_heads, shape.q_len)?;
         let mut loaded = Self {
             attention,
-            out: q.clone(),
+            out: Aligned::new(q.len(), q.iter().copied()),
             q,
             k: request.read("k", shape.kv_heads, shape.kv_len)?,
             v: request.read("v", shape.kv_heads, shape.kv_len)?,

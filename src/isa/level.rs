@@ -1,6 +1,6 @@
 //! [`Level`]: an instruction set as a value, found at run time where the target allows.
 
-use super::{Isa, scalar};
+use super::{Isa, Pairs, scalar};
 use core::fmt;
 
 /// An instruction set that this machine has.
@@ -64,6 +64,47 @@ const SINGLE: bool = cfg!(all(feature = "single-level", target_arch = "wasm32"))
 pub(crate) trait Op {
     /// Runs the work; must be `#[inline(always)]`.
     fn run<S: Isa>(self, isa: S);
+}
+
+#[cfg_attr(
+    not(any(target_arch = "x86", target_arch = "x86_64")),
+    allow(dead_code, reason = "no level of these targets has products of bf16")
+)]
+/// Work that is generic over an instruction set with products of bf16.
+pub(crate) trait PairsOp {
+    /// Runs the work; must be `#[inline(always)]`.
+    fn run<S: Pairs>(self, isa: S);
+}
+
+/// A level whose machine has products of bf16 beside it: a value is the proof.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PairsLevel(
+    #[cfg(target_feature = "sse2")] Level,
+    #[cfg(not(target_feature = "sse2"))] Never,
+);
+
+/// No level of the target has them.
+#[cfg(not(target_feature = "sse2"))]
+#[derive(Clone, Copy, Debug)]
+enum Never {}
+
+impl PairsLevel {
+    /// Runs `op` compiled for the level.
+    pub(crate) fn dispatch(self, op: impl PairsOp) {
+        #[cfg(target_feature = "sse2")]
+        {
+            let isa = super::x86::avx512_bf16(self.0);
+            isa.vectorize(
+                #[inline(always)]
+                || op.run(isa),
+            );
+        }
+        #[cfg(not(target_feature = "sse2"))]
+        {
+            let _ = op;
+            match self.0 {}
+        }
+    }
 }
 
 impl Level {
@@ -132,6 +173,32 @@ impl Level {
             #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
             Kind::RelaxedSimd => 4,
         }
+    }
+
+    /// Whether this level has products of bf16 on this machine, for [`Attention::bf16_dot`](crate::Attention::bf16_dot):
+    /// `avx512` where there is AVX512_BF16 (Cooper Lake, Sapphire Rapids, Zen 4 and later).
+    #[must_use]
+    pub fn has_bf16_dot(self) -> bool {
+        self.pairs().is_some()
+    }
+
+    /// Whether they are faster than those of f32: on cores by AMD, which issue one a cycle. Those by Intel that have been
+    /// measured take twice the time of f32; they have a matrix unit for it, which this crate does not use.
+    #[must_use]
+    pub fn gains_by_bf16_dot(self) -> bool {
+        #[cfg(target_feature = "sse2")]
+        return self == Self::AVX512 && super::x86::bf16_dot() == super::x86::Bf16Dot::Fast;
+        #[cfg(not(target_feature = "sse2"))]
+        false
+    }
+
+    /// The proof of [`has_bf16_dot`](Self::has_bf16_dot).
+    pub(crate) fn pairs(self) -> Option<PairsLevel> {
+        #[cfg(target_feature = "sse2")]
+        return (self == Self::AVX512 && super::x86::bf16_dot() != super::x86::Bf16Dot::None)
+            .then_some(PairsLevel(self));
+        #[cfg(not(target_feature = "sse2"))]
+        None
     }
 
     /// The level that this build runs at where it is asked for `self`.

@@ -22,7 +22,7 @@ mod x86;
 
 pub(crate) use fpu::{sqrt, widen_f16};
 pub use level::Level;
-pub(crate) use level::{LEVELS, Op};
+pub(crate) use level::{LEVELS, Op, PairsLevel, PairsOp};
 
 use half::{bf16, f16};
 
@@ -152,6 +152,26 @@ pub trait Isa: Copy {
     fn narrow_bf16(self, x: Self::F, bits: &mut [u16]) {
         narrow(self, x, bits, |x| bf16::from_f32(x).to_bits());
     }
+}
+
+#[cfg_attr(
+    not(any(target_arch = "x86", target_arch = "x86_64")),
+    allow(dead_code, reason = "no level of these targets has products of bf16")
+)]
+/// What an instruction set with products of bf16 has beside the rest. A vector of pairs holds the bits of two bf16 in each
+/// lane, the first in the low half.
+pub(crate) trait Pairs: Isa {
+    /// `c + a₀b₀ + a₁b₁` of pairs `a` and `b`: two multiply-adds that each round to nearest, with subnormals as 0.
+    fn dot(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+
+    /// Pairs of a lane of `low` and the same one of `high`, narrowed to nearest with ties to even.
+    fn pair(self, low: Self::F, high: Self::F) -> Self::F;
+
+    /// Neighbours as pairs: the first `2 · LANES` numbers; 0 if there are fewer.
+    fn load_pairs(self, bits: &[u16]) -> Self::F;
+
+    /// Pairs of a number of `low` and the same one of `high`, of the first `LANES`; 0 if there are fewer.
+    fn zip_pairs(self, low: &[u16], high: &[u16]) -> Self::F;
 }
 
 /// Narrows lane by lane.

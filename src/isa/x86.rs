@@ -10,8 +10,10 @@ use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
 
+use core::sync::atomic::{AtomicU8, Ordering};
+
 use super::by_pulp::{ByPulp, operations, scale};
-use super::{Isa, Level, TileOp};
+use super::{Isa, Level, Pairs, TileOp};
 use pulp::{Simd, cast};
 
 pulp::simd_type!({
@@ -64,6 +66,51 @@ pub(super) fn has_avx2() -> bool {
 pub(super) fn has_avx512() -> bool {
     // XMM, YMM, the masks, and both halves of ZMM.
     system_saves(0xe6) && pulp::x86::V4::is_available() && V3F16c::is_available()
+}
+
+/// Products of bf16 of the machine's AVX-512, where it has that itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bf16Dot {
+    None,
+    Slow,
+    Fast,
+}
+
+/// Asked once: under a hypervisor CPUID takes microseconds.
+pub(super) fn bf16_dot() -> Bf16Dot {
+    const UNKNOWN: u8 = 0;
+    static FOUND: AtomicU8 = AtomicU8::new(UNKNOWN);
+    match FOUND.load(Ordering::Relaxed) {
+        1 => Bf16Dot::None,
+        2 => Bf16Dot::Slow,
+        3 => Bf16Dot::Fast,
+        _ => {
+            let (found, number) = match (has_avx512_bf16(), is_amd()) {
+                (false, _) => (Bf16Dot::None, 1),
+                (true, false) => (Bf16Dot::Slow, 2),
+                (true, true) => (Bf16Dot::Fast, 3),
+            };
+            FOUND.store(number, Ordering::Relaxed);
+            found
+        }
+    }
+}
+
+fn has_avx512_bf16() -> bool {
+    const AVX512_BF16: u32 = 1 << 5;
+    const EXTENDED_FEATURES: u32 = 7;
+    // SAFETY: every x86 that runs SSE2 code has CPUID; the leaf and its second part are asked for where they exist.
+    unsafe {
+        __cpuid(0).eax >= EXTENDED_FEATURES
+            && __cpuid_count(EXTENDED_FEATURES, 0).eax >= 1
+            && __cpuid_count(EXTENDED_FEATURES, 1).eax & AVX512_BF16 != 0
+    }
+}
+
+fn is_amd() -> bool {
+    // SAFETY: as above; leaf 0 always exists.
+    let vendor = unsafe { __cpuid(0) };
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
 }
 
 /// Line by line.
@@ -174,8 +221,9 @@ impl Isa for Avx2 {
     }
 }
 
+/// With `BF16`, and AVX512_BF16.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512 {
+pub(crate) struct Avx512<const BF16: bool = false> {
     v4: pulp::x86::V4,
 }
 
@@ -187,7 +235,20 @@ pub(super) fn avx512(level: Level) -> Avx512 {
     unsafe { Avx512 { v4: pulp::x86::V4::new_unchecked() } }
 }
 
-impl ByPulp for Avx512 {
+/// The instruction set of a [`PairsLevel`](super::PairsLevel) of `level`, which exists only after `bf16_dot` found them.
+#[inline(always)]
+pub(super) fn avx512_bf16(level: Level) -> Avx512<true> {
+    Avx512 { v4: avx512(level).v4 }
+}
+
+/// Runs `f` compiled for all of [`Avx512<true>`].
+#[inline]
+#[target_feature(enable = "avx512bf16,avx512cd,avx512dq,avx512vl,bmi1,bmi2,lzcnt,popcnt")]
+fn with_bf16<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+impl<const BF16: bool> ByPulp for Avx512<BF16> {
     type Simd = pulp::x86::V4;
 
     #[inline(always)]
@@ -196,7 +257,7 @@ impl ByPulp for Avx512 {
     }
 }
 
-impl Isa for Avx512 {
+impl<const BF16: bool> Isa for Avx512<BF16> {
     type F = pulp::f32x16;
     type M = pulp::b16;
     const LEVEL: Level = Level::AVX512;
@@ -205,7 +266,12 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
-        self.v4.vectorize(f)
+        if BF16 {
+            // SAFETY: a value with `BF16` is made only where the machine has what is enabled.
+            unsafe { with_bf16(f) }
+        } else {
+            self.v4.vectorize(f)
+        }
     }
 
     #[inline(always)]
@@ -274,4 +340,57 @@ impl Isa for Avx512 {
         let words = self.v4.avx512f._mm512_cvtepu16_epi32(cast(*bits));
         cast(self.v4.avx512f._mm512_slli_epi32::<16>(words))
     }
+}
+
+impl Pairs for Avx512<true> {
+    #[inline(always)]
+    fn dot(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // SAFETY: a value with `BF16` proves AVX512_BF16.
+        cast(unsafe { _mm512_dpbf16_ps(cast(c), pairs(a), pairs(b)) })
+    }
+
+    #[inline(always)]
+    fn pair(self, low: Self::F, high: Self::F) -> Self::F {
+        // SAFETY: as above.
+        let (low, high): (__m256i, __m256i) =
+            unsafe { (bits(_mm512_cvtneps_pbh(cast(low))), bits(_mm512_cvtneps_pbh(cast(high)))) };
+        self.zip(low, high)
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, bits: &[u16]) -> Self::F {
+        bits.first_chunk::<32>().map_or(self.zero(), |bits| cast(*bits))
+    }
+
+    #[inline(always)]
+    fn zip_pairs(self, low: &[u16], high: &[u16]) -> Self::F {
+        match (low.first_chunk::<16>(), high.first_chunk::<16>()) {
+            (Some(low), Some(high)) => self.zip(cast(*low), cast(*high)),
+            _ => self.zero(),
+        }
+    }
+}
+
+impl Avx512<true> {
+    /// Pairs of the 16 bits of each.
+    #[inline(always)]
+    fn zip(self, low: __m256i, high: __m256i) -> pulp::f32x16 {
+        let avx512 = self.v4.avx512f;
+        let (low, high) = (avx512._mm512_cvtepu16_epi32(low), avx512._mm512_cvtepu16_epi32(high));
+        cast(avx512._mm512_or_si512(low, avx512._mm512_slli_epi32::<16>(high)))
+    }
+}
+
+/// A vector as the intrinsics want pairs.
+#[inline(always)]
+fn pairs(x: pulp::f32x16) -> __m512bh {
+    // SAFETY: both are 64 bytes of which all bits mean something.
+    unsafe { core::mem::transmute(x) }
+}
+
+/// What a narrowing intrinsic gives, as bits.
+#[inline(always)]
+fn bits(x: __m256bh) -> __m256i {
+    // SAFETY: both are 32 bytes of which all bits mean something.
+    unsafe { core::mem::transmute(x) }
 }

@@ -11,18 +11,21 @@
 //! | output | `[group][value_dim][VECS]` vectors | 24 KiB a group |
 //! | wide | `[block][dim]`, for narrow storage only | 48 KiB |
 //!
+//! How these are multiplied, and laid out for it, is an [`Arithmetic`].
+//!
 //! The lanes past the last row repeat it: computed, and not stored.
 
 use core::ops::Range;
 use core::slice;
 
+use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
 use super::softmax::Total;
-use super::{Results, Task, scores, softmax, values};
+use super::{Results, Task, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
 use crate::isa::{Isa, MAX_LANES, transpose};
 use crate::panel::{Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
-use crate::tiling::{Carver, Many, Tile, in_place, many};
+use crate::tiling::{Carver, Many, Tile, many};
 
 /// Groups of an item at most, at any level.
 const MAX_GROUPS: usize = if MAX_LANES == 1 { 1 } else { 4 };
@@ -32,9 +35,9 @@ const MAX_GROUPS: usize = if MAX_LANES == 1 { 1 } else { 4 };
 const AHEAD: usize = 32;
 
 /// `LANES · VECS` rows.
-struct Group<'a> {
-    queries: &'a mut [f32],
-    weights: &'a mut [f32],
+pub(super) struct Group<'a> {
+    pub(super) queries: &'a mut [f32],
+    pub(super) weights: &'a mut [f32],
     output: &'a mut [f32],
     state: &'a mut [f32],
     /// Which rows of the item.
@@ -42,7 +45,7 @@ struct Group<'a> {
     /// Where they stand.
     positions: Range<usize>,
     /// Which keys of the block they see; empty for none.
-    keys: Range<usize>,
+    pub(super) keys: Range<usize>,
 }
 
 #[inline(always)]
@@ -52,6 +55,7 @@ pub(super) fn run<
     K: Element,
     V: Element,
     O: Element,
+    A: Arithmetic<S, K, V>,
     const KEYS: usize,
     const VECS: usize,
 >(
@@ -68,9 +72,10 @@ pub(super) fn run<
         if rows.is_empty() { Group::none() } else { Group::new(&mut carver, &sizes, &task, rows) }
     });
     let wide = carver.take(sizes.wide);
+    let (query_scale, score_scale) = A::scales(task.modifiers.scale);
     for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-        let scale = task.modifiers.scale;
-        load_queries::<S, Q, VECS>(s, &task.queries(), group.rows.start, scale, group.queries);
+        load_queries::<S, Q, VECS>(s, &task.queries(), group.rows.start, query_scale, group.queries);
+        A::prepare::<VECS>(s, group.queries);
         group.output.fill(0.0);
         reset::<S, VECS>(s, group.state);
     }
@@ -98,19 +103,27 @@ pub(super) fn run<
             group.keys = match (group.rows.is_empty(), visits_all) {
                 (true, _) => 0..0,
                 (false, true) => block.clone(),
-                (false, false) => scoring.sequence.seen_in(&group.positions, &block),
+                (false, false) => {
+                    together(scoring.sequence.seen_in(&group.positions, &block), &block, A::KEYS)
+                }
             };
         }
-        if in_place(S::LEVEL) {
-            score::<S, K, KEYS, VECS>(s, keys, block.start, &mut groups);
-            add::<S, V, KEYS, VECS>(s, values, block.start, &mut groups, &scoring, inspection);
-            continue;
+        A::score::<KEYS, VECS>(s, keys, block.start, &mut groups, wide, score_scale);
+        let mut wide = Wide { room: wide, holds: Holds::Nothing };
+        // Asked only when a row may have to be kept from a key of the block.
+        let mut finite = None;
+        for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
+            let hiding = if !scoring.hides(&group.positions, &group.keys) {
+                Hiding::Nothing
+            } else if *finite.get_or_insert_with(|| values::is_finite(s, values)) {
+                Hiding::Some
+            } else {
+                Hiding::Marked
+            };
+            group.modify::<S, VECS>(s, &scoring, hiding, inspection);
+            group.update::<S, VECS>(s, hiding);
+            A::add::<KEYS, VECS>(s, values, group.keys.start - block.start, group, hiding, &mut wide);
         }
-        if let Some(keys) = K::widen(s, keys, wide) {
-            score::<S, f32, KEYS, VECS>(s, keys, block.start, &mut groups);
-        }
-        let Some(values) = V::widen(s, values, wide) else { break };
-        add::<S, f32, KEYS, VECS>(s, values, block.start, &mut groups, &scoring, inspection);
     }
     for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
         finish::<S, O, VECS>(
@@ -125,53 +138,15 @@ pub(super) fn run<
     }
 }
 
-/// The scores of a block's keys, which begin at `start`.
+/// `keys` of a block, widened to whole multiples of `step` within it: what this adds is hidden.
 #[inline(always)]
-fn score<S: Isa, K: Storage, const KEYS: usize, const VECS: usize>(
-    s: S,
-    keys: Panel<'_, K>,
-    start: usize,
-    groups: &mut [Group<'_>],
-) {
-    for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
-        if let Some(keys) = keys.part(group.keys.start - start, group.keys.len()) {
-            scores::products::<S, K, KEYS, VECS>(s, keys, group.queries, group.weights);
-        }
+fn together(keys: Range<usize>, block: &Range<usize>, step: usize) -> Range<usize> {
+    if step == 1 || keys.is_empty() {
+        return keys;
     }
-}
-
-/// Makes the scores weights, and adds the block's values.
-#[inline(always)]
-fn add<S: Isa, V: Element, const KEYS: usize, const VECS: usize>(
-    s: S,
-    values: Panel<'_, V>,
-    start: usize,
-    groups: &mut [Group<'_>],
-    scoring: &Scoring<'_>,
-    inspection: &mut Inspection<'_>,
-) {
-    // Asked only when a row may have to be kept from a key of the block.
-    let mut finite = None;
-    for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
-        let hiding = if !scoring.hides(&group.positions, &group.keys) {
-            Hiding::Nothing
-        } else if *finite.get_or_insert_with(|| values::is_finite(s, values)) {
-            Hiding::Some
-        } else {
-            Hiding::Marked
-        };
-        group.modify::<S, VECS>(s, scoring, hiding, inspection);
-        group.update::<S, VECS>(s, hiding);
-        if let Some(values) = values.part(group.keys.start - start, group.keys.len()) {
-            let factor = group.state.get(2 * S::LANES * VECS..).unwrap_or_default();
-            let (weights, output) = (&*group.weights, &mut *group.output);
-            if hiding == Hiding::Marked {
-                values::accumulate::<S, V, KEYS, VECS, true>(s, values, weights, factor, output);
-            } else {
-                values::accumulate::<S, V, KEYS, VECS, false>(s, values, weights, factor, output);
-            }
-        }
-    }
+    let from_block = |key: usize| key - block.start;
+    let first = block.start + from_block(keys.start) / step * step;
+    first..(block.start + from_block(keys.end).next_multiple_of(step)).min(block.end)
 }
 
 /// The state of rows that have seen nothing.
@@ -209,6 +184,23 @@ impl<'a> Group<'a> {
             positions: task.place.positions(rows.clone()),
             rows,
             keys: 0..0,
+        }
+    }
+
+    /// Adds `values` to the output, weighted.
+    #[inline(always)]
+    pub(super) fn accumulate<S: Isa, V: Storage, A: MulAdd<S>, const COLS: usize, const VECS: usize>(
+        &mut self,
+        s: S,
+        values: Panel<'_, V>,
+        hiding: Hiding,
+    ) {
+        let factor = self.state.get(2 * S::LANES * VECS..).unwrap_or_default();
+        let (weights, output) = (&*self.weights, &mut *self.output);
+        if hiding == Hiding::Marked {
+            values::accumulate::<S, V, A, COLS, VECS, true>(s, values, weights, factor, output);
+        } else {
+            values::accumulate::<S, V, A, COLS, VECS, false>(s, values, weights, factor, output);
         }
     }
 

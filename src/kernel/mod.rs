@@ -14,6 +14,7 @@
 //! depend on no other row. Two kernels share the modifiers and this nest: in [`many`] the rows lie in the lanes,
 //! in [`few`] the head dimension does.
 
+mod arithmetic;
 mod few;
 mod many;
 mod scores;
@@ -22,11 +23,13 @@ mod values;
 
 use core::ops::Range;
 
+use arithmetic::{Arithmetic, Paired, Single};
+use half::bf16;
 use softmax::Total;
 
 use crate::element::Element;
 use crate::extra::Extra;
-use crate::isa::{Isa, Op, TileOp};
+use crate::isa::{Isa, Op, Pairs, PairsOp, TileOp};
 use crate::panel::{Panel, Place, Rows, RowsMut};
 use crate::score::Modifiers;
 use crate::score::block::{Inspection, Scoring, Stage};
@@ -67,21 +70,35 @@ impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O>
             Kernel::Few => few::run(s, self),
             Kernel::Many => {
                 let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
-                s.with_tile(vecs, ManyRows { s, task: self });
+                s.with_tile(vecs, ManyRows { s, task: self, arithmetic: Single });
             }
         }
     }
 }
 
-struct ManyRows<'a, S, Q, K, V, O> {
-    s: S,
-    task: Task<'a, Q, K, V, O>,
+/// A task of many rows, with products of bf16.
+impl<Q: Element, O: Element> PairsOp for Task<'_, Q, bf16, bf16, O> {
+    #[inline(always)]
+    fn run<S: Pairs>(mut self, s: S) {
+        self.results.prefill_inspection(self.place.count);
+        let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
+        s.with_tile(vecs, ManyRows { s, task: self, arithmetic: Paired });
+    }
 }
 
-impl<S: Isa, Q: Element, K: Element, V: Element, O: Element> TileOp for ManyRows<'_, S, Q, K, V, O> {
+struct ManyRows<'a, S, Q, K, V, O, A> {
+    s: S,
+    task: Task<'a, Q, K, V, O>,
+    #[expect(dead_code, reason = "only its type matters")]
+    arithmetic: A,
+}
+
+impl<S: Isa, Q: Element, K: Element, V: Element, O: Element, A: Arithmetic<S, K, V>> TileOp
+    for ManyRows<'_, S, Q, K, V, O, A>
+{
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
-        many::run::<S, Q, K, V, O, KEYS, VECS>(self.s, self.task);
+        many::run::<S, Q, K, V, O, A, KEYS, VECS>(self.s, self.task);
     }
 }
 

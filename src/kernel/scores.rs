@@ -16,6 +16,7 @@
 )]
 
 use super::UNROLL;
+use super::arithmetic::MulAdd;
 use crate::element::Storage;
 use crate::isa::Isa;
 use crate::panel::Panel;
@@ -24,7 +25,7 @@ use crate::panel::Panel;
 /// `[keys][VECS]` at least. Compiled once for each level, and
 /// each type that is read in place.
 #[inline(never)]
-pub(super) fn products<S: Isa, K: Storage, const KEYS: usize, const VECS: usize>(
+pub(super) fn products<S: Isa, K: Storage, A: MulAdd<S>, const KEYS: usize, const VECS: usize>(
     s: S,
     keys: Panel<'_, K>,
     queries: &[f32],
@@ -46,7 +47,7 @@ pub(super) fn products<S: Isa, K: Storage, const KEYS: usize, const VECS: usize>
                         for k in 0..KEYS {
                             let key = s.splat(keys[k].as_f32());
                             for v in 0..VECS {
-                                sums[k][v] = s.mul_add(key, query[v], sums[k][v]);
+                                sums[k][v] = A::mul_add(s, key, query[v], sums[k][v]);
                             }
                         }
                     },
@@ -54,6 +55,24 @@ pub(super) fn products<S: Isa, K: Storage, const KEYS: usize, const VECS: usize>
                 for (to, sums) in scores.iter_mut().zip(sums) {
                     *to = sums;
                 }
+            }
+        },
+    );
+}
+
+#[cfg_attr(
+    not(any(target_arch = "x86", target_arch = "x86_64")),
+    allow(dead_code, reason = "no level of these targets has products of bf16")
+)]
+/// Scores of `keys` keys, `[keys][VECS]` vectors, times a number. Compiled once for each level.
+#[inline(never)]
+pub(super) fn scale<S: Isa, const VECS: usize>(s: S, scores: &mut [f32], keys: usize, scale: f32) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let scale = s.splat(scale);
+            for score in s.vectors_mut(scores).iter_mut().take(keys * VECS) {
+                *score = s.mul(*score, scale);
             }
         },
     );

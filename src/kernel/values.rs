@@ -17,6 +17,9 @@
 )]
 
 use super::UNROLL;
+use super::arithmetic::MulAdd;
+use core::marker::PhantomData;
+
 use crate::element::{Element, Storage, load_part};
 use crate::isa::Isa;
 use crate::panel::Panel;
@@ -25,7 +28,14 @@ use crate::panel::Panel;
 /// `[keys][VECS]` vectors, `output` `[value_dim][VECS]`, `factor` `VECS`. Compiled once for each level, and each
 /// type that is read in place.
 #[inline(never)]
-pub(super) fn accumulate<S: Isa, V: Storage, const COLS: usize, const VECS: usize, const MARKED: bool>(
+pub(super) fn accumulate<
+    S: Isa,
+    V: Storage,
+    A: MulAdd<S>,
+    const COLS: usize,
+    const VECS: usize,
+    const MARKED: bool,
+>(
     s: S,
     values: Panel<'_, V>,
     weights: &[f32],
@@ -38,7 +48,7 @@ pub(super) fn accumulate<S: Isa, V: Storage, const COLS: usize, const VECS: usiz
             let weights = s.vectors(weights).as_chunks::<VECS>().0;
             let Some(factor) = s.vectors(factor).first_chunk::<VECS>() else { return };
             let output = s.vectors_mut(output).as_chunks_mut::<VECS>().0;
-            let pass = Pass::<S, V, VECS, MARKED> { s, values, weights, factor };
+            let pass = Pass::<S, V, A, VECS, MARKED> { s, values, weights, factor, arithmetic: PhantomData };
             // Whole tiles, then fours, then ones: one tile less where that leaves fours only.
             let mut tiles = output.len() / COLS;
             let leaves_fours = |tiles: usize| (output.len() - tiles * COLS).is_multiple_of(4);
@@ -63,14 +73,17 @@ pub(super) fn accumulate<S: Isa, V: Storage, const COLS: usize, const VECS: usiz
     );
 }
 
-struct Pass<'a, S: Isa, V: Storage, const VECS: usize, const MARKED: bool> {
+struct Pass<'a, S: Isa, V: Storage, A, const VECS: usize, const MARKED: bool> {
     s: S,
     values: Panel<'a, V>,
     weights: &'a [[S::F; VECS]],
     factor: &'a [S::F; VECS],
+    arithmetic: PhantomData<A>,
 }
 
-impl<S: Isa, V: Storage, const VECS: usize, const MARKED: bool> Pass<'_, S, V, VECS, MARKED> {
+impl<S: Isa, V: Storage, A: MulAdd<S>, const VECS: usize, const MARKED: bool>
+    Pass<'_, S, V, A, VECS, MARKED>
+{
     #[inline(always)]
     fn tile<const COLS: usize>(&self, column: usize, output: &mut [[S::F; VECS]; COLS]) {
         let s = self.s;
@@ -83,7 +96,7 @@ impl<S: Isa, V: Storage, const VECS: usize, const MARKED: bool> Pass<'_, S, V, V
                 for c in 0..COLS {
                     let value = s.splat(values[c].as_f32());
                     for v in 0..VECS {
-                        let more = s.mul_add(value, weights[v], sums[c][v]);
+                        let more = A::mul_add(s, value, weights[v], sums[c][v]);
                         let hidden = MARKED.then(|| s.less(weights[v], s.zero()));
                         sums[c][v] = hidden.map_or(more, |hidden| s.select(hidden, sums[c][v], more));
                     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use gqa::{Attention, Level, Shape, Stage, View};
+use gqa::{Attention, Bf16Dot, Level, Shape, Stage, View};
 
 use super::bound::bound;
 use super::buffer::{Buffer, Layout};
@@ -51,7 +51,17 @@ impl<Q: Number, K: Number, V: Number> Operands<Q, K, V> {
 
     pub fn call<'a>(&'a self, shape: &Shape, modifiers: &'a Modifiers, level: Level) -> Call<'a, Q, K, V> {
         let (q, k, v) = (self.q.view(), self.k.view(), self.v.view());
-        Call { shape: *shape, modifiers, level, q, k, v, layout: Layout::Bhsd, stage: None }
+        Call {
+            shape: *shape,
+            modifiers,
+            level,
+            q,
+            k,
+            v,
+            layout: Layout::Bhsd,
+            stage: None,
+            bf16_dot: Bf16Dot::Never,
+        }
     }
 
     pub fn expected(&self, shape: &Shape, modifiers: &Modifiers) -> Expected {
@@ -72,6 +82,7 @@ pub struct Call<'a, Q, K, V> {
     pub layout: Layout,
     /// To be inspected.
     pub stage: Option<Stage>,
+    pub bf16_dot: Bf16Dot,
 }
 
 /// What a call wrote, NaN where it did not.
@@ -102,7 +113,11 @@ impl<Q: Number, K: Number, V: Number> Call<'_, Q, K, V> {
     /// On one thread, with garbage in a scratch that is just long enough.
     pub fn run<O: Number>(&self) -> Answer<O> {
         let mut answer = Answer::nothing(&self.shape, self.layout);
-        let attention = self.modifiers.attach(Attention::new(self.shape).unwrap()).level(self.level);
+        let attention = self
+            .modifiers
+            .attach(Attention::new(self.shape).unwrap())
+            .level(self.level)
+            .bf16_dot(self.bf16_dot);
         let mut job = attention.bind(self.q, self.k, self.v, answer.out.view_mut()).unwrap();
         job = job.lse(answer.lse.view_mut()).unwrap();
         if let Some(stage) = self.stage {

@@ -1,0 +1,320 @@
+//! How the many-rows kernel multiplies: numbers widened to f32, or pairs of bf16 by the instruction for them.
+//!
+//! | | f32 ([`Single`]) | pairs of bf16 ([`Paired`]) |
+//! |---|---|---|
+//! | queries | `[head_dim][VECS]`, scaled | `[head_dim / 2][VECS]` pairs of neighbours, scaled by a power of two |
+//! | keys | in place, or widened | `[key][head_dim / 2]` pairs of neighbours |
+//! | scores | as they are summed | times the rest of the scale |
+//! | weights | `[key][VECS]` | `[key / 2][VECS]` pairs of neighbours, rounded |
+//! | values | in place, or widened | `[key / 2][value_dim]` pairs of neighbouring keys |
+//!
+//! The tiles are the same, as are maximum, sum and output, which are f32. What is left over at an odd end pairs with 0.
+
+#![cfg_attr(
+    not(any(target_arch = "x86", target_arch = "x86_64")),
+    allow(dead_code, reason = "no level of these targets has products of bf16")
+)]
+
+use super::many::Group;
+use super::scores;
+use crate::element::{Element, store_part};
+use crate::isa::{Isa, MAX_LANES, Pairs};
+use crate::panel::Panel;
+use crate::score::block::Hiding;
+use crate::tiling::in_place;
+
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+
+/// What the tiles do with a factor, a vector and a vector of sums.
+pub(super) trait MulAdd<S: Isa> {
+    /// `c` and the product, or the two products, of `a` and `b`.
+    fn mul_add(s: S, a: S::F, b: S::F, c: S::F) -> S::F;
+}
+
+/// The steps of the many-rows kernel that depend on the arithmetic.
+pub(super) trait Arithmetic<S: Isa, K, V>: MulAdd<S> {
+    /// Keys that go together: what a group sees of a block begins and ends at multiples, but for the block's end.
+    const KEYS: usize;
+
+    /// The factor of the queries as they are loaded, and the one of the scores.
+    fn scales(scale: f32) -> (f32, f32);
+
+    /// Prepares the queries, `[head_dim][VECS]` vectors.
+    fn prepare<const VECS: usize>(s: S, queries: &mut [f32]);
+
+    /// The scores of a block's keys, which begin at `start`, times `scale`.
+    fn score<const KEYS: usize, const VECS: usize>(
+        s: S,
+        keys: Panel<'_, K>,
+        start: usize,
+        groups: &mut [Group<'_>],
+        wide: &mut [f32],
+        scale: f32,
+    );
+
+    /// Adds a block's values, weighted, to the output of a group, whose keys begin with the value `first`.
+    fn add<const COLS: usize, const VECS: usize>(
+        s: S,
+        values: Panel<'_, V>,
+        first: usize,
+        group: &mut Group<'_>,
+        hiding: Hiding,
+        wide: &mut Wide<'_>,
+    );
+}
+
+/// Room for a block of values, and what it holds.
+pub(super) struct Wide<'a> {
+    pub(super) room: &'a mut [f32],
+    pub(super) holds: Holds,
+}
+
+/// What [`Wide`] holds of the block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Something else.
+    Nothing,
+    /// The values, widened.
+    Single,
+    /// Pairs of them.
+    Pairs,
+}
+
+/// In f32.
+pub(super) struct Single;
+
+impl<S: Isa> MulAdd<S> for Single {
+    #[inline(always)]
+    fn mul_add(s: S, a: S::F, b: S::F, c: S::F) -> S::F {
+        s.mul_add(a, b, c)
+    }
+}
+
+impl<S: Isa, K: Element, V: Element> Arithmetic<S, K, V> for Single {
+    const KEYS: usize = 1;
+
+    #[inline(always)]
+    fn scales(scale: f32) -> (f32, f32) {
+        (scale, 1.0)
+    }
+
+    #[inline(always)]
+    fn prepare<const VECS: usize>(_: S, _: &mut [f32]) {}
+
+    #[inline(always)]
+    fn score<const KEYS: usize, const VECS: usize>(
+        s: S,
+        keys: Panel<'_, K>,
+        start: usize,
+        groups: &mut [Group<'_>],
+        wide: &mut [f32],
+        _: f32,
+    ) {
+        if in_place(S::LEVEL) {
+            for (group, keys) in seen(groups, keys, start) {
+                scores::products::<S, K, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
+            }
+        } else if let Some(keys) = K::widen(s, keys, wide) {
+            for (group, keys) in seen(groups, keys, start) {
+                scores::products::<S, f32, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add<const COLS: usize, const VECS: usize>(
+        s: S,
+        values: Panel<'_, V>,
+        first: usize,
+        group: &mut Group<'_>,
+        hiding: Hiding,
+        wide: &mut Wide<'_>,
+    ) {
+        if in_place(S::LEVEL) {
+            if let Some(values) = values.part(first, group.keys.len()) {
+                group.accumulate::<S, V, Self, COLS, VECS>(s, values, hiding);
+            }
+        } else if let Some(values) =
+            widened(s, values, wide).and_then(|values| values.part(first, group.keys.len()))
+        {
+            group.accumulate::<S, f32, Self, COLS, VECS>(s, values, hiding);
+        }
+    }
+}
+
+/// In pairs of bf16, where keys and values are stored as such.
+pub(super) struct Paired;
+
+impl<S: Pairs> MulAdd<S> for Paired {
+    #[inline(always)]
+    fn mul_add(s: S, a: S::F, b: S::F, c: S::F) -> S::F {
+        s.dot(a, b, c)
+    }
+}
+
+impl<S: Pairs> Arithmetic<S, bf16, bf16> for Paired {
+    const KEYS: usize = 2;
+
+    /// Queries times a power of two are as exact as before.
+    #[inline(always)]
+    fn scales(scale: f32) -> (f32, f32) {
+        const FRACTION: u32 = (1 << 23) - 1;
+        if scale.to_bits() & FRACTION == 0 { (scale, 1.0) } else { (1.0, scale) }
+    }
+
+    #[inline(always)]
+    fn prepare<const VECS: usize>(s: S, queries: &mut [f32]) {
+        pair_rows::<S, VECS>(s, queries);
+    }
+
+    #[inline(always)]
+    fn score<const KEYS: usize, const VECS: usize>(
+        s: S,
+        keys: Panel<'_, bf16>,
+        start: usize,
+        groups: &mut [Group<'_>],
+        wide: &mut [f32],
+        scale: f32,
+    ) {
+        pair_neighbours(s, keys, wide);
+        let pairs = keys.row(0).len().div_ceil(2);
+        let Some(keys) = Panel::new(wide, pairs, keys.rows(), pairs) else { return };
+        for (group, keys) in seen(groups, keys, start) {
+            scores::products::<S, f32, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
+            if scale != 1.0 {
+                scores::scale::<S, VECS>(s, group.weights, group.keys.len(), scale);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add<const COLS: usize, const VECS: usize>(
+        s: S,
+        values: Panel<'_, bf16>,
+        first: usize,
+        group: &mut Group<'_>,
+        hiding: Hiding,
+        wide: &mut Wide<'_>,
+    ) {
+        let count = group.keys.len();
+        if hiding == Hiding::Marked {
+            // Marks are of single keys.
+            if let Some(values) = widened(s, values, wide).and_then(|values| values.part(first, count)) {
+                group.accumulate::<S, f32, Single, COLS, VECS>(s, values, hiding);
+            }
+            return;
+        }
+        if wide.holds != Holds::Pairs {
+            pair_keys(s, values, wide.room);
+            wide.holds = Holds::Pairs;
+        }
+        let weights = group.weights.get_mut(..count * S::LANES * VECS).unwrap_or_default();
+        pair_rows::<S, VECS>(s, weights);
+        let dim = values.row(0).len();
+        let values = Panel::new(wide.room, dim, values.rows().div_ceil(2), dim);
+        if let Some(values) = values.and_then(|values| values.part(first / 2, count.div_ceil(2))) {
+            group.accumulate::<S, f32, Self, COLS, VECS>(s, values, hiding);
+        }
+    }
+}
+
+/// The groups that see something of a block that begins at `start`, each with its part of a panel.
+#[inline(always)]
+fn seen<'g, 'k, T>(
+    groups: &'g mut [Group<'k>],
+    panel: Panel<'g, T>,
+    start: usize,
+) -> impl Iterator<Item = (&'g mut Group<'k>, Panel<'g, T>)> {
+    groups.iter_mut().filter(|group| !group.keys.is_empty()).filter_map(
+        #[inline(always)]
+        move |group| {
+            let keys = panel.part(group.keys.start - start, group.keys.len())?;
+            Some((group, keys))
+        },
+    )
+}
+
+/// The values as f32, in place or in the room for them.
+#[inline(always)]
+fn widened<'w, S: Isa, V: Element>(s: S, values: Panel<'w, V>, wide: &'w mut Wide<'_>) -> Option<Panel<'w>> {
+    let (rows, dim) = (values.rows(), values.row(0).len());
+    if V::WIDENS && wide.holds == Holds::Single {
+        return Panel::new(wide.room, dim, rows, dim);
+    }
+    wide.holds = Holds::Single;
+    V::widen(s, values, wide.room)
+}
+
+/// Rows of `VECS` vectors become half as many rows of pairs of neighbours, in the room of the first ones.
+/// Compiled once for each level.
+#[inline(never)]
+fn pair_rows<S: Pairs, const VECS: usize>(s: S, rows: &mut [f32]) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let rows = s.vectors_mut(rows).as_chunks_mut::<VECS>().0;
+            for index in 0..rows.len().div_ceil(2) {
+                let Some(&low) = rows.get(2 * index) else { return };
+                let high = rows.get(2 * index + 1).copied().unwrap_or([s.zero(); VECS]);
+                let Some(to) = rows.get_mut(index) else { return };
+                for v in 0..VECS {
+                    to[v] = s.pair(low[v], high[v]);
+                }
+            }
+        },
+    );
+}
+
+/// `wide[row][pair]`: the columns of a panel in pairs of neighbours.
+#[inline(never)]
+fn pair_neighbours<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32]) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let pairs = panel.row(0).len().div_ceil(2);
+            for (from, to) in panel.iter().zip(wide.chunks_exact_mut(pairs)) {
+                for (from, to) in from.reinterpret_cast().chunks(2 * S::LANES).zip(to.chunks_mut(S::LANES)) {
+                    let mut buffer = [0; 2 * MAX_LANES];
+                    store_part(s, s.load_pairs(whole(from, 2 * S::LANES, &mut buffer)), to);
+                }
+            }
+        },
+    );
+}
+
+/// `wide[pair][column]`: the rows of a panel in pairs of neighbours.
+#[inline(never)]
+fn pair_keys<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32]) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let dim = panel.row(0).len();
+            for (pair, to) in wide.chunks_exact_mut(dim).take(panel.rows().div_ceil(2)).enumerate() {
+                let low = panel.row(2 * pair).reinterpret_cast();
+                let high = panel.row(2 * pair + 1).reinterpret_cast();
+                let alone = 2 * pair + 1 == panel.rows();
+                for ((low, high), to) in
+                    low.chunks(S::LANES).zip(high.chunks(S::LANES)).zip(to.chunks_mut(S::LANES))
+                {
+                    let (mut first, mut second) = ([0; MAX_LANES], [0; MAX_LANES]);
+                    let low = whole(low, S::LANES, &mut first);
+                    let high = whole(if alone { &[] } else { high }, S::LANES, &mut second);
+                    store_part(s, s.zip_pairs(low, high), to);
+                }
+            }
+        },
+    );
+}
+
+/// `count` numbers: those of `from`, with zeros after them where there are fewer.
+#[inline(always)]
+fn whole<'a>(from: &'a [u16], count: usize, buffer: &'a mut [u16]) -> &'a [u16] {
+    if from.len() >= count {
+        return from;
+    }
+    for (to, &x) in buffer.iter_mut().zip(from) {
+        *to = x;
+    }
+    buffer
+}

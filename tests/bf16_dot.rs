@@ -1,0 +1,131 @@
+//! Products of bf16, where a level has them: within the bound that `Attention::bf16_dot` states, whatever is seen; and
+//! nothing else anywhere.
+
+mod support;
+
+use gqa::{Alignment, Bf16Dot, Level, bf16};
+use support::{
+    Expected, LAYOUTS, Layout, Modifiers, Number, Operands, Rng, cell, levels, random_operands, shape, times,
+};
+
+/// Half a unit in the last place of a weight.
+const ROUNDOFF: f64 = 1.0 / 256.0;
+
+/// What it must come to: queries are rounded, then scores are as exact as in f32; weights are rounded.
+fn expected(shape: &gqa::Shape, modifiers: &Modifiers, numbers: &[Vec<f64>; 3]) -> Expected {
+    let [q, k, v] = numbers;
+    let q = q.iter().map(|&x| bf16::from_f32(x as f32).wide()).collect();
+    let mut expected = Expected::new(shape, modifiers, &[q, k.clone(), v.clone()]);
+    for (row, weights) in expected.exact.softmax.chunks(shape.kv_len.max(1)).enumerate() {
+        let (batch, head) = (row / shape.q_len / shape.q_heads, row / shape.q_len % shape.q_heads);
+        let first = (batch * shape.kv_heads + head / shape.group()) * shape.kv_len;
+        for (key, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+            let values = &v[(first + key) * shape.value_dim..][..shape.value_dim];
+            for (bound, value) in expected.bound.out[row * shape.value_dim..].iter_mut().zip(values) {
+                // Products and sums below the least normal number count as 0.
+                *bound += weight * ROUNDOFF * value.abs() + f64::from(f32::MIN_POSITIVE);
+            }
+        }
+    }
+    expected
+}
+
+fn any_modifiers(shape: &gqa::Shape, rng: &mut Rng) -> Modifiers {
+    let mut modifiers = match rng.below(4) {
+        0 => Modifiers::default(),
+        1 => Modifiers::causal(),
+        2 => Modifiers { left: Some(rng.below(70)), right: Some(rng.below(3)), ..Modifiers::default() },
+        _ => Modifiers {
+            key_lengths: Some((0..shape.batch).map(|_| rng.below(shape.kv_len + 1)).collect()),
+            alignment: Alignment::Offset(rng.below(40) as i64),
+            right: Some(rng.below(40)),
+            ..Modifiers::default()
+        },
+    };
+    modifiers.scale = rng.once_in(3).then(|| 0.3 * rng.unit() as f32);
+    modifiers.softcap = rng.once_in(4).then_some(3.0);
+    modifiers.sinks = rng.once_in(4).then(|| (0..shape.q_heads).map(|_| rng.normal() as f32).collect());
+    modifiers
+}
+
+fn check<Q: Number, O: Number>(rng: &mut Rng, index: usize) {
+    let shape = cell(index % 4, index / 4 % 7, rng);
+    let modifiers = any_modifiers(&shape, rng);
+    let layouts = [rng.pick(&LAYOUTS), rng.pick(&LAYOUTS), rng.pick(&LAYOUTS)];
+    let operands = Operands::<Q, bf16, bf16>::new(&shape, layouts, &random_operands(&shape, rng));
+    let (plain, paired) =
+        (operands.expected(&shape, &modifiers), expected(&shape, &modifiers, &operands.numbers()));
+    for level in levels() {
+        let mut call = operands.call(&shape, &modifiers, level);
+        let single = call.run::<O>();
+        call.bf16_dot = Bf16Dot::WherePresent;
+        let answer = call.run::<O>();
+        let what = (shape, &modifiers, level, Q::NAME, O::NAME);
+        if !level.has_bf16_dot() || answer.bits() == single.bits() {
+            assert_eq!(answer.bits(), single.bits(), "{what:?}");
+            plain.check(&answer, None, &what);
+        } else {
+            paired.check(&answer, None, &what);
+        }
+    }
+}
+
+#[test]
+fn within_the_stated_bound() {
+    let mut rng = Rng(9);
+    for index in 0..times(224) {
+        match index % 3 {
+            0 => check::<bf16, f32>(&mut rng, index),
+            1 => check::<f32, f32>(&mut rng, index),
+            _ => check::<bf16, bf16>(&mut rng, index),
+        }
+    }
+}
+
+/// Where the environment variable `GQA_EXPECT_BF16_DOT` is set, a level of this machine must have the products.
+#[test]
+fn the_machine_has_what_is_expected_and_uses_it() {
+    if std::env::var_os("GQA_EXPECT_BF16_DOT").is_some() {
+        assert!(Level::detect().has_bf16_dot());
+        let vendor = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+        assert_eq!(Level::detect().gains_by_bf16_dot(), vendor.contains("AuthenticAMD"));
+    }
+    assert!(!Level::SCALAR.has_bf16_dot());
+    let shape = shape(1, [4, 2], [40, 100], 64);
+    let (modifiers, operands) =
+        (Modifiers::causal(), Operands::<bf16, bf16, bf16>::random(&shape, &mut Rng(1)));
+    for level in levels() {
+        let mut call = operands.call(&shape, &modifiers, level);
+        let single = call.run::<f32>();
+        call.bf16_dot = Bf16Dot::WherePresent;
+        assert_eq!(call.run::<f32>().bits() != single.bits(), level.has_bf16_dot(), "{level}");
+        call.bf16_dot = Bf16Dot::WhereFaster;
+        assert_eq!(call.run::<f32>().bits() != single.bits(), level.gains_by_bf16_dot(), "{level}");
+        assert!(level.has_bf16_dot() || !level.gains_by_bf16_dot());
+    }
+}
+
+/// Odd numbers of keys are seen, and what is hidden holds NaN and infinities: nothing of it reaches the output.
+#[test]
+fn what_is_hidden_does_not_matter() {
+    let mut rng = Rng(3);
+    for kv_len in [97, 100, 191, 193] {
+        let shape = shape(1, [3, 1], [33, kv_len], 33);
+        let modifiers = Modifiers { left: Some(20), right: Some(0), ..Modifiers::default() };
+        let mut numbers = random_operands(&shape, &mut rng);
+        let clean = Operands::<bf16, bf16, bf16>::new(&shape, [Layout::Bhsd; 3], &numbers);
+        let unseen = (kv_len - 33 - 20) * 33;
+        for operand in &mut numbers[1..] {
+            operand[..unseen].iter_mut().enumerate().for_each(|(at, x)| {
+                *x = if at % 2 == 0 { f64::NAN } else { f64::INFINITY };
+            });
+        }
+        let dirty = Operands::<bf16, bf16, bf16>::new(&shape, [Layout::Bhsd; 3], &numbers);
+        let expected = expected(&shape, &modifiers, &clean.numbers());
+        for level in levels() {
+            let mut call = dirty.call(&shape, &modifiers, level);
+            call.bf16_dot = Bf16Dot::WherePresent;
+            expected.check(&call.run::<f32>(), None, &(shape, level));
+        }
+    }
+}

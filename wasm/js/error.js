@@ -18,6 +18,7 @@ const kinds = [
   ['Overlap', ({ operand, needed, had }) =>
     `${operand}: rows overlap, needed a stride of at least ${needed}, had ${had}`],
   ['Domain', ({ operand, index, needed, had }) => `${operand}[${index}]: needed ${needed}, had ${single(had)}`],
+  ['Missing', ({ operand }) => `${operand}: needed a module with modifiers, had the compact one`],
 ];
 
 /** An f32 as the crate prints it: the shortest digits that name it. */

@@ -67,9 +67,10 @@ export interface Call {
 
 /** A call that was refused, with the crate's message; nothing has been written. */
 export class GqaError extends Error {
-  /** A variant of the crate's `Error`, or `Misfit` for operands that don't fit each other. */
+  /** A variant of the crate's `Error`, `Misfit` for operands that don't fit each other,
+   *  or `Missing` for what the compact module lacks. */
   readonly kind: 'Zero' | 'HeadsNotDivisible' | 'Overflow' | 'TooShort' | 'WrongCount' | 'TooLong' | 'Overlap'
-    | 'Domain' | 'Misfit';
+    | 'Domain' | 'Misfit' | 'Missing';
   readonly operand: string;
   readonly index?: number;
   readonly needed?: number | string;
@@ -100,7 +101,7 @@ export function load(options?: {
   level?: Level;
   /** Workers on shared memory for `attendAsync`; on pages they need cross-origin isolation. */
   threads?: number;
-  /** The smallest module: f32 alone, without SIMD. */
+  /** The smallest module: f32 alone, without SIMD; of the modifiers `causal`, windows, lengths and `scale`. */
   compact?: boolean;
   /** Where the modules lie, by default `../dist/`. */
   modules?: URL;

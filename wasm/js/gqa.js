@@ -26,7 +26,8 @@ async function compile(url) {
  * Loads a module: the fastest level that the engine has, or the one that is asked for.
  *
  * With `threads` > 1 that many workers share its memory and `attendAsync` computes on them; where memory can't be shared
- * there are none. `compact` loads the smallest module: f32 alone, without SIMD.
+ * there are none. `compact` loads the smallest module: f32 alone, without SIMD, and of the modifiers
+ * only causal limits, windows, lengths and the scale.
  */
 export async function load({ level = levels()[0], threads = 1, compact = false, modules = MODULES } = {}) {
   if (compact) level = 'scalar';

@@ -2,13 +2,13 @@
 
 use core::{ptr, slice};
 
-use gqa::{
-    Alignment, Attention, BiasData, Element, Error, MaskStrides, Operand, Shape, Stage, Strides, View,
-    ViewMut,
-};
+use gqa::{Alignment, Attention, Element, Error, Operand, Shape, Strides, View, ViewMut};
+#[cfg(feature = "modifiers")]
+use gqa::{BiasData, Job, MaskStrides, Stage};
 #[cfg(feature = "half")]
 use gqa::{bf16, f16};
 
+use crate::failure::Failure;
 use crate::work::{Combination, Work};
 
 /// Elements from `data` on, where it is not null.
@@ -79,6 +79,7 @@ impl Tensor {
         Strides { batch, head, row }
     }
 
+    #[cfg(feature = "modifiers")]
     fn mask_strides(&self) -> MaskStrides {
         let [batch, head, row, key] = self.strides;
         MaskStrides { batch, head, row, key }
@@ -132,7 +133,7 @@ impl Call {
     ///
     /// # Safety
     /// Of the export `bind`.
-    pub(crate) unsafe fn bind(&self, work: &Work) -> Result<usize, Error> {
+    pub(crate) unsafe fn bind(&self, work: &Work) -> Result<usize, Failure> {
         // SAFETY: the caller's promise.
         unsafe {
             match (self.storage, self.kv_storage) {
@@ -151,29 +152,23 @@ impl Call {
 
     /// # Safety
     /// As `bind`; Q and the output hold `Q`s, K and V hold `K`s.
-    unsafe fn bind_as<Q: Element, K: Element>(&self, work: &Work) -> Result<usize, Error>
+    unsafe fn bind_as<Q: Element, K: Element>(&self, work: &Work) -> Result<usize, Failure>
     where
         (Q, K): Combination<Q, K>,
     {
+        #[cfg(not(feature = "modifiers"))]
+        if let Some(operand) = self.modifier() {
+            return Err(Failure::missing(operand));
+        }
         // SAFETY: the caller's promise, for each operand.
-        let (attention, q, k, v, out, lse, scores) = unsafe {
+        let (attention, q, k, v, out) = unsafe {
             let out = self.out.view_mut().unwrap_or(ViewMut::new(&mut [], self.out.row_strides()));
-            let (lse, scores) = (self.lse.view_mut(), self.scores.view_mut());
-            (self.attention()?, self.q.view(), self.k.view(), self.v.view(), out, lse, scores)
+            (self.attention()?, self.q.view(), self.k.view(), self.v.view(), out)
         };
-        let mut job = attention.bind::<Q, K, K, Q>(q, k, v, out)?;
-        if let Some(lse) = lse {
-            job = job.lse(lse)?;
-        }
-        if let Some(scores) = scores {
-            let stage = match self.stage {
-                0 => Stage::Raw,
-                1 => Stage::Softcapped,
-                2 => Stage::Biased,
-                _ => Stage::Softmax,
-            };
-            job = job.inspect(stage, scores)?;
-        }
+        let job = attention.bind::<Q, K, K, Q>(q, k, v, out)?;
+        // SAFETY: as above.
+        #[cfg(feature = "modifiers")]
+        let job = unsafe { self.outputs(job)? };
         let scratch_len = job.scratch_len();
         // SAFETY: no thread works, by the caller's promise.
         unsafe { work.set(job) };
@@ -189,9 +184,6 @@ impl Call {
         let given = |bit: u32| self.given & 1 << bit != 0;
         if given(0) {
             attention = attention.scale(self.scale);
-        }
-        if given(1) {
-            attention = attention.softcap(self.softcap);
         }
         if given(2) {
             attention = attention.left_window(self.left_window);
@@ -210,6 +202,40 @@ impl Call {
             if let Some(lengths) = self.prefix_lengths.get() {
                 attention = attention.prefix_lengths(lengths);
             }
+        }
+        // SAFETY: as above.
+        #[cfg(feature = "modifiers")]
+        let attention = unsafe { self.modified(attention)? };
+        Ok(attention)
+    }
+
+    /// What a module without modifiers is asked for, and can't do.
+    #[cfg(not(feature = "modifiers"))]
+    fn modifier(&self) -> Option<Operand> {
+        let given = |elements: Slice| !elements.data.is_null();
+        let asked = [
+            (Operand::Lse, given(self.lse.elements)),
+            (Operand::Scores, given(self.scores.elements)),
+            (Operand::Bias, given(self.bias.elements)),
+            (Operand::Mask, given(self.mask.elements)),
+            (Operand::AlibiSlopes, given(self.alibi_slopes)),
+            (Operand::Sinks, given(self.sinks)),
+            (Operand::Softcap, self.given & 1 << 1 != 0),
+        ];
+        asked.into_iter().find_map(|(operand, asked)| asked.then_some(operand))
+    }
+}
+
+#[cfg(feature = "modifiers")]
+impl Call {
+    /// # Safety
+    /// As `bind`.
+    unsafe fn modified(&self, mut attention: Attention<'static>) -> Result<Attention<'static>, Error> {
+        if self.given & 1 << 1 != 0 {
+            attention = attention.softcap(self.softcap);
+        }
+        // SAFETY: the caller's promise, for each slice.
+        unsafe {
             if let Some(slopes) = self.alibi_slopes.get() {
                 attention = attention.alibi(slopes);
             }
@@ -224,6 +250,31 @@ impl Call {
             }
         }
         Ok(attention)
+    }
+
+    /// The outputs beside the output.
+    ///
+    /// # Safety
+    /// As `bind`.
+    unsafe fn outputs<Q: Element, K: Element>(
+        &self,
+        mut job: Job<'static, Q, K, K, Q>,
+    ) -> Result<Job<'static, Q, K, K, Q>, Error> {
+        // SAFETY: the caller's promise.
+        let (lse, scores) = unsafe { (self.lse.view_mut(), self.scores.view_mut()) };
+        if let Some(lse) = lse {
+            job = job.lse(lse)?;
+        }
+        if let Some(scores) = scores {
+            let stage = match self.stage {
+                0 => Stage::Raw,
+                1 => Stage::Softcapped,
+                2 => Stage::Biased,
+                _ => Stage::Softmax,
+            };
+            job = job.inspect(stage, scores)?;
+        }
+        Ok(job)
     }
 
     /// # Safety
@@ -243,6 +294,7 @@ impl Call {
 }
 
 /// Bytes that are 0 or 1, as truth values.
+#[cfg(feature = "modifiers")]
 fn truths(bytes: &[u8]) -> Result<&[bool], Error> {
     match bytes.iter().position(|&byte| byte > 1) {
         // SAFETY: a byte of 0 or 1 is a valid `bool`, of the same size and alignment.

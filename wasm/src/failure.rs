@@ -32,6 +32,14 @@ impl Failure {
     };
 }
 
+#[cfg(not(feature = "modifiers"))]
+impl Failure {
+    /// What was asked for is in other modules.
+    pub(crate) fn missing(operand: gqa::Operand) -> Self {
+        Self { kind: 9, operand: operand as u32, ..Self::NONE }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let of = |kind, operand: gqa::Operand| Self { kind, operand: operand as u32, ..Self::NONE };

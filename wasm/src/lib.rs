@@ -51,9 +51,9 @@ unsafe extern "C" fn bind() -> i32 {
     let bound = unsafe { (*STATE.call.get()).bind(&STATE.work) };
     match bound {
         Ok(scratch_len) => (scratch_len * size_of::<f32>()) as i32,
-        Err(error) => {
+        Err(failure) => {
             // SAFETY: as above.
-            unsafe { *STATE.failure.get() = error.into() };
+            unsafe { *STATE.failure.get() = failure };
             -1
         }
     }

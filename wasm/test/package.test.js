@@ -100,8 +100,19 @@ test('16-bit storage', async () => {
 
 test('the compact module agrees, and takes f32 alone', async () => {
   const [compact, scalar] = [await load({ compact: true }), await load({ level: 'scalar' })];
-  const [got, want] = [compact, scalar].map((gqa) => gqa.attend({ ...prompt(gqa, 40), softcap: 3, sinks: [0, 1, 2, 3] }));
+  const limits = { leftWindow: 9, rightWindow: 2, offset: 1, keyLengths: [33], prefixLengths: [2], scale: 0.3 };
+  const [got, want] = [compact, scalar].map((gqa) => gqa.attend({ ...prompt(gqa, 40), causal: false, ...limits }));
   got.data.forEach((x, i) => assert.ok(Math.abs(x - want.data[i]) < 2e-6));
+  const call = prompt(compact, 40);
+  const modifiers = {
+    softcap: 3, alibi_slopes: [1, 1, 1, 1], sinks: [0, 1, 2, 3], lse: compact.tensor('f32', [1, 4, 40]),
+    scores: compact.tensor('f32', [1, 4, 40, 40]), bias: compact.tensor('f32', [40]), mask: compact.tensor('bool', [40]),
+  };
+  for (const [operand, value] of Object.entries(modifiers)) {
+    const message = `${operand}: needed a module with modifiers, had the compact one`;
+    const field = operand === 'alibi_slopes' ? 'alibiSlopes' : operand;
+    assert.throws(() => compact.attend({ ...call, stage: 'raw', [field]: value }), { kind: 'Missing', operand, message });
+  }
   const half = compact.tensor('f16', [1, 1, 1, 4]);
   assert.throws(() => compact.attend({ q: half, k: half, v: half }), { kind: 'Misfit', message: 'q: needed f32, had f16' });
 });

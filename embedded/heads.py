@@ -2,8 +2,8 @@
 
     python3 embedded/heads.py tests/vectors/smollm2/prefill_layer00.safetensors embedded/heads.bin
 
-24 tokens of 64 elements, little-endian f32: q [3, 24, 64], k [24, 64], v [24, 64], and out [3, 24, 64] where a token
-sees itself and the 15 before it, computed in f64. Where that is all there are, it agrees with the model's own output.
+38 tokens of 64 elements, little-endian f32: q [3, 38, 64], k [38, 64], v [38, 64], and out [3, 38, 64] where a token
+sees itself and the 31 before it, computed in f64. Where that is all there are, it agrees with the model's own output.
 """
 
 import json
@@ -11,7 +11,7 @@ import math
 import struct
 import sys
 
-TOKENS, WINDOW, DIM, GROUP = 24, 16, 64, 3
+TOKENS, WINDOW, DIM, GROUP = 38, 32, 64, 3
 
 
 def main(source, target):

@@ -56,7 +56,8 @@ impl Tile {
                 vecs: if SINGLE_TILE { 3 } else { 4 },
                 half: 1,
                 groups: 1,
-                block: 16,
+                // The output is taken in once a block: as long as 2.5 KB of scratch allow at head_dim 64.
+                block: if SINGLE_TILE { 32 } else { 16 },
                 few_rows: 3,
                 few_block: 16,
             },

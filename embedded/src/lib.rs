@@ -12,9 +12,9 @@ use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m_semihosting::{debug, hio};
 use gqa::{Attention, Element, Error, KvStorage, Level, Shape, Strides, View, ViewMut};
 
-const TOKENS: usize = 24;
+const TOKENS: usize = 38;
 /// Slots of the ring: what a token sees.
-const RING: usize = 16;
+const RING: usize = 32;
 const DIM: usize = 64;
 const GROUP: usize = 3;
 const INSTRUCTIONS_PER_TICK: u32 = 40;

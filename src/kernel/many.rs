@@ -227,6 +227,21 @@ impl<'a> Group<'a> {
     }
 }
 
+/// Each of `to` with the one of `from` beside it, four to a round: a small core counts for as long as it computes.
+#[inline(always)]
+fn in_rounds<T, U>(to: &mut [T], from: &[U], mut each: impl FnMut(&mut T, &U)) {
+    let (to, last_to) = to.as_chunks_mut::<4>();
+    let (from, last_from) = from.as_chunks::<4>();
+    for (to, from) in to.iter_mut().zip(from) {
+        for i in 0..4 {
+            each(&mut to[i], &from[i]);
+        }
+    }
+    for (to, from) in last_to.iter_mut().zip(last_from) {
+        each(to, from);
+    }
+}
+
 /// The rows of Q from `first` on, scaled and transposed square by square. Compiled once for each level and type.
 #[inline(never)]
 fn load_queries<S: Isa, Q: Element, const VECS: usize>(
@@ -245,9 +260,12 @@ fn load_queries<S: Isa, Q: Element, const VECS: usize>(
                 let rows: [_; MAX_LANES] = from.rows(first + v * S::LANES);
                 if S::LANES == 1 {
                     // There is nothing to transpose.
-                    for (to, from) in queries.iter_mut().zip(rows[0]) {
-                        to[v] = s.mul(scale, Q::load(s, slice::from_ref(from)));
-                    }
+                    in_rounds(
+                        queries,
+                        rows[0],
+                        #[inline(always)]
+                        |to, from| to[v] = s.mul(scale, Q::load(s, slice::from_ref(from))),
+                    );
                     continue;
                 }
                 for (chunk, to) in queries.chunks_mut(S::LANES).enumerate() {
@@ -291,9 +309,12 @@ fn finish<S: Isa, O: Element, const VECS: usize>(
                 let total = Total::new(s, maxima[v], sums[v], sinks);
                 let mut to: [_; MAX_LANES] = results.out.rows(first);
                 if S::LANES == 1 {
-                    for (to, from) in to[0].iter_mut().zip(output) {
-                        O::store(s, total.normalise(s, from[v]), slice::from_mut(to));
-                    }
+                    in_rounds(
+                        to[0],
+                        output,
+                        #[inline(always)]
+                        |to, from| O::store(s, total.normalise(s, from[v]), slice::from_mut(to)),
+                    );
                     results.report(s, first..first + lanes, &total);
                     continue;
                 }

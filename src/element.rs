@@ -12,7 +12,7 @@ use crate::panel::Panel;
 use crate::view::View;
 
 /// A number that Q, K, V and the output may be stored as: [`f32`], [`f16`](half::f16) or [`bf16`](half::bf16),
-/// each operand its own. Arithmetic is always f32: widening is exact, narrowing rounds to nearest, ties to even.
+/// each operand its own. Arithmetic is f32 (but see [`Attention::bf16_dot`](crate::Attention::bf16_dot)): widening is exact, narrowing rounds to nearest, ties to even.
 ///
 /// Sealed: no other type can implement it.
 ///

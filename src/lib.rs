@@ -30,11 +30,11 @@
 //! - [`grouped_query_attention`] is the defining formula in one call; [`Attention`] is the builder for all else.
 //! - [`Shape`], [`View`], [`ViewMut`] and [`Strides`] say what lies where; any strides with contiguous rows.
 //! - [`Job`] is a checked call: [`Job::run`] on one thread, or [`Job::items`] on any thread pool.
-//! - [`Level`] is an instruction set as a value: the best of the machine by default.
+//! - [`Level`] is an instruction set as a value: the best of the machine by default. [`Bf16Dot`] is when to multiply in bf16.
 //! - [`Element`] is what Q, K, V and the output may be stored as: f32, [`struct@f16`] or [`bf16`], each its own.
 //!
 //! # Numerics
-//! Arithmetic is f32, whatever the storage. A row that sees no key is exactly 0, its log-sum-exp -∞. A hidden key
+//! Arithmetic is f32, whatever the storage, unless [`Attention::bf16_dot`] allows for bf16. A row that sees no key is exactly 0, its log-sum-exp -∞. A hidden key
 //! never influences a row, even if it holds NaN; a visible NaN shows. A row's bits do not depend on what else is in the
 //! call, on the order of work items, or on threads. The error bounds are in the README.
 //!

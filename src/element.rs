@@ -26,7 +26,31 @@ use crate::view::View;
 /// assert_eq!(out, [f16::from_f32(0.5); 8]);
 /// # Ok::<(), gqa::Error>(())
 /// ```
-pub trait Element: Storage {}
+pub trait Element: Storage {
+    /// Rounded to nearest, ties to even: what a cache in this type keeps of a number.
+    ///
+    /// ```
+    /// use gqa::{Element, f16};
+    /// fn append<T: Element>(cache: &mut [T], row: &[f32]) {
+    ///     for (to, &x) in cache.iter_mut().zip(row) {
+    ///         *to = T::from_f32(x);
+    ///     }
+    /// }
+    /// let mut cache = [f16::ZERO; 3];
+    /// append(&mut cache, &[0.5, 1.0 + 2f32.powi(-12), 1e6]);
+    /// assert_eq!(cache.map(Element::to_f32), [0.5, 1.0, f32::INFINITY]);
+    /// ```
+    #[must_use]
+    fn from_f32(x: f32) -> Self {
+        Self::narrow(x)
+    }
+
+    /// The same number; every one is exact.
+    #[must_use]
+    fn to_f32(self) -> f32 {
+        self.as_f32()
+    }
+}
 impl Element for f32 {}
 impl Element for f16 {}
 impl Element for bf16 {}

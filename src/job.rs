@@ -3,6 +3,8 @@
 
 use core::iter::FusedIterator;
 use core::ops::Range;
+#[cfg(target_has_atomic = "ptr")]
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::element::Element;
 use crate::error::{Error, Operand};
@@ -111,6 +113,12 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         Ok(self)
     }
 
+    /// The sizes of the call.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
     /// The level that it runs at.
     #[must_use]
     pub fn level(&self) -> Level {
@@ -149,7 +157,6 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     ///
     /// ```
     /// use gqa::{Attention, Shape, View, ViewMut};
-    /// use std::sync::Mutex;
     /// let shape = Shape { batch: 1, q_heads: 8, kv_heads: 2, q_len: 64, kv_len: 64, head_dim: 16, value_dim: 16 };
     /// let (q, k, v) = (vec![0.1f32; 8 * 64 * 16], vec![0.1f32; 2 * 64 * 16], vec![0.5f32; 2 * 64 * 16]);
     /// let mut out = vec![0.0f32; 8 * 64 * 16];
@@ -158,13 +165,12 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     ///     ViewMut::bhsd(&mut out, 8, 64, 16),
     /// )?;
     /// let scratch_len = job.scratch_len();
-    /// let items = Mutex::new(job.items());
+    /// let queue = job.items().queue(); // or `split_at`, for pools that halve the work
     /// std::thread::scope(|threads| {
     ///     for _ in 0..2 {
     ///         threads.spawn(|| {
     ///             let mut scratch = vec![0.0; scratch_len];
-    ///             loop {
-    ///                 let Some(mut item) = items.lock().unwrap().next() else { break };
+    ///             while let Some(mut item) = queue.pop() {
     ///                 item.run(&mut scratch).unwrap();
     ///             }
     ///         });
@@ -186,7 +192,8 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
 }
 
 /// The work items of a [`Job`] that have not been handed out yet: an iterator with a known length and two ends, which
-/// [`split_at`](Self::split_at) cuts into shares for threads. See [`Job::items`] for an example.
+/// [`split_at`](Self::split_at) cuts into shares for threads, and [`queue`](Self::queue) lets several threads draw from.
+/// See [`Job::items`] for an example.
 #[derive(Debug)]
 pub struct Items<'j, 'a, Q, K, V, O> {
     /// Borrowed exclusively by [`Job::items`]; no two `Items` of a job share an index.
@@ -207,6 +214,13 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
             Self { job, tiles, item_rows, indices: start..middle },
             Self { job, tiles, item_rows, indices: middle..end },
         )
+    }
+
+    /// The items as threads draw them from a shared reference, each once, without a lock. The last come first: with a causal
+    /// limit they are the longest. On targets with compare-and-swap.
+    #[cfg(target_has_atomic = "ptr")]
+    pub fn queue(self) -> Queue<'j, 'a, Q, K, V, O> {
+        Queue { end: AtomicUsize::new(self.indices.end), items: self }
     }
 
     fn item(&self, index: usize) -> Item<'j, 'a, Q, K, V, O> {
@@ -248,6 +262,27 @@ impl<Q: Element, K: Element, V: Element, O: Element> DoubleEndedIterator for Ite
 impl<Q: Element, K: Element, V: Element, O: Element> ExactSizeIterator for Items<'_, '_, Q, K, V, O> {}
 impl<Q: Element, K: Element, V: Element, O: Element> FusedIterator for Items<'_, '_, Q, K, V, O> {}
 
+/// The work items of a [`Job`], drawn by several threads: what [`Items::queue`] returns. See [`Job::items`] for an example.
+#[cfg(target_has_atomic = "ptr")]
+#[derive(Debug)]
+pub struct Queue<'j, 'a, Q, K, V, O> {
+    items: Items<'j, 'a, Q, K, V, O>,
+    /// The indices of `items` from here on have been drawn.
+    end: AtomicUsize,
+}
+
+#[cfg(target_has_atomic = "ptr")]
+impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Queue<'j, 'a, Q, K, V, O> {
+    /// An item that no other call gets; none when all have been drawn.
+    pub fn pop(&self) -> Option<Item<'j, 'a, Q, K, V, O>> {
+        let start = self.items.indices.start;
+        let draw = |end: usize| (end > start).then(|| end.saturating_sub(1));
+        // Nothing but the index is shared, so nothing else has to be ordered.
+        let end = self.end.fetch_update(Ordering::Relaxed, Ordering::Relaxed, draw).ok()?;
+        Some(self.items.item(end.saturating_sub(1)))
+    }
+}
+
 /// The quotient and the remainder of a division by a number that is not 0; a compiler that can't tell keeps no panic.
 fn div_rem(n: usize, by: usize) -> (usize, usize) {
     let quotient = n.checked_div(by).unwrap_or(0);
@@ -269,8 +304,9 @@ impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
     pub fn run(&mut self, scratch: &mut [f32]) -> Result<(), Error> {
         let Self { job, place } = self;
         job.check_scratch(scratch)?;
-        // SAFETY: `Items` made `place` within the bound sizes and hands each index out once, the job is borrowed
-        // exclusively while items live, and `&mut self` keeps two runs of one item apart.
+        // SAFETY: `Items` made `place` within the bound sizes and hands each index out once, itself or through the one
+        // `Queue` that it becomes; the job is borrowed exclusively while items live, and `&mut self` keeps two runs of one
+        // item apart.
         let results = unsafe {
             Results {
                 out: job.out.claim(*place),

@@ -67,6 +67,8 @@ pub use element::Element;
 pub use error::{Error, Operand};
 pub use half::{bf16, f16};
 pub use isa::Level;
+#[cfg(target_has_atomic = "ptr")]
+pub use job::Queue;
 pub use job::{Item, Items, Job};
 pub use score::alibi::alibi_slope;
 pub use score::block::Stage;

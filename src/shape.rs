@@ -56,6 +56,22 @@ impl Shape {
         self.q_len.saturating_mul(self.group())
     }
 
+    /// The multiply-adds of a call in which every row sees every key, saturating:
+    /// `batch · q_heads · q_len · kv_len · (head_dim + value_dim)`. What to weigh against the cost of waking a thread.
+    ///
+    /// ```
+    /// let shape = gqa::Shape { batch: 1, q_heads: 9, kv_heads: 3, q_len: 1, kv_len: 100, head_dim: 64, value_dim: 64 };
+    /// assert_eq!(shape.multiply_adds(), 9 * 100 * 128);
+    /// ```
+    #[must_use]
+    pub const fn multiply_adds(&self) -> usize {
+        self.batch
+            .saturating_mul(self.q_heads)
+            .saturating_mul(self.q_len)
+            .saturating_mul(self.kv_len)
+            .saturating_mul(self.head_dim.saturating_add(self.value_dim))
+    }
+
     /// The (query, key) pairs of one head that a bottom-right causal mask leaves visible, saturating;
     /// the work of a causal call is `4 · batch · q_heads · head_dim` times this many floating-point operations.
     #[must_use]

@@ -141,6 +141,28 @@ impl Check for Threads {
                 });
             });
             assert_eq!(&found, bits, "{threads} threads at {} {:?}", case.level, case.shape);
+            let found = case.bits::<O>(|job| {
+                let length = job.scratch_len();
+                let count = job.items().len();
+                let (first, rest) = job.items().split_at(1);
+                let queues = [first.queue(), rest.queue()];
+                let drawn = std::sync::atomic::AtomicUsize::new(0);
+                std::thread::scope(|scope| {
+                    for _ in 0..threads {
+                        scope.spawn(|| {
+                            let mut scratch = vec![0.0; length];
+                            for queue in &queues {
+                                while let Some(mut item) = queue.pop() {
+                                    item.run(&mut scratch).unwrap();
+                                    drawn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                                }
+                            }
+                        });
+                    }
+                });
+                assert_eq!(drawn.into_inner(), count);
+            });
+            assert_eq!(&found, bits, "{threads} threads on a queue at {} {:?}", case.level, case.shape);
         }
     }
 }

@@ -106,6 +106,22 @@ fn shuffled_items_on_two_threads() {
             });
             assert_eq!(got.bits(), want.bits(), "{level} {shape:?}");
         }
+
+            let mut got = support::Answer::<f32>::nothing(&shape, Layout::Bshd);
+            let job = attention.bind(call.q, call.k, call.v, got.out.view_mut()).unwrap();
+            let mut job = job.lse(got.lse.view_mut()).unwrap();
+            let queue = job.items().queue();
+            std::thread::scope(|threads| {
+                for _ in 0..2 {
+                    threads.spawn(|| {
+                        let mut scratch = vec![f32::NAN; scratch_len];
+                        while let Some(mut item) = queue.pop() {
+                            item.run(&mut scratch).unwrap();
+                        }
+                    });
+                }
+            });
+            assert_eq!(got.bits(), want.bits(), "{level} {shape:?}");
     }
 }
 

@@ -62,7 +62,7 @@ fn modifiers(level: Level) {
     let mask: Vec<_> = (0..96 * 96).map(|i| i % 7 != 3).collect();
     run::<f32>(level, shape, |attention| {
         let limited = attention.causal().left_window(40);
-        limited.softcap(30.0).alibi(&slopes).mask(&mask, MaskStrides::rows(96))
+        limited.softcap(30.0).alibi(&slopes).mask(&mask[..], MaskStrides::rows(96))
     });
 }
 

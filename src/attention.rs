@@ -9,7 +9,7 @@ use crate::isa::{Level, sqrt};
 use crate::job::Job;
 use crate::score::Modifiers;
 #[cfg(feature = "modifiers")]
-use crate::score::dense::{BiasData, Dense, MaskStrides};
+use crate::score::dense::{BiasData, Dense, MaskData, MaskStrides};
 #[cfg(feature = "limits")]
 use crate::score::visibility::Alignment;
 use crate::score::visibility::Visibility;
@@ -178,10 +178,11 @@ impl<'a> Attention<'a> {
         self
     }
 
-    /// Hides the keys where `mask` is false, `[batch, q_head, row, key]` with broadcasting by stride 0.
+    /// Hides the keys where `mask`, booleans or bytes, is false or 0, `[batch, q_head, row, key]` with broadcasting by
+    /// stride 0.
     #[cfg(feature = "modifiers")]
-    pub fn mask(mut self, mask: &'a [bool], strides: MaskStrides) -> Self {
-        self.modifiers.mask = Extra::some(Dense::mask(mask, strides));
+    pub fn mask(mut self, mask: impl Into<MaskData<'a>>, strides: MaskStrides) -> Self {
+        self.modifiers.mask = Extra::some(Dense::mask(mask.into(), strides));
         self
     }
 

@@ -72,7 +72,7 @@ pub use job::Queue;
 pub use job::{Item, Items, Job};
 pub use score::alibi::alibi_slope;
 pub use score::block::Stage;
-pub use score::dense::{BiasData, MaskStrides};
+pub use score::dense::{BiasData, MaskData, MaskStrides};
 pub use score::visibility::Alignment;
 pub use shape::Shape;
 pub use tiling::KvStorage;

@@ -340,6 +340,13 @@ impl Place {
     }
 }
 
+/// Booleans as the bytes that they are, 0 or 1.
+#[cfg(feature = "modifiers")]
+pub(crate) fn bytes_of(booleans: &[bool]) -> &[u8] {
+    // SAFETY: the same memory; a `bool` is one byte, always initialised.
+    unsafe { slice::from_raw_parts(booleans.as_ptr().cast(), booleans.len()) }
+}
+
 /// The rows of one work item of an operand that is read, by the same names as [`RowsMut`] has for one that is written.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a, T> {

@@ -292,7 +292,8 @@ fn biases_and_masks_that_end_too_early() {
     let bias = |had| Err(Error::TooShort { operand: Operand::Bias, needed, had });
     let mask = |had| Err(Error::TooShort { operand: Operand::Mask, needed, had });
     let full = MaskStrides::full(6, 4, 5);
-    let (numbers, halves, truths) = (vec![0.0f32; needed], vec![f16::ZERO; needed], vec![true; needed]);
+    let (numbers, halves) = (vec![0.0f32; needed], vec![f16::ZERO; needed]);
+    let (truths, bytes) = (vec![true; needed], vec![1u8; needed]);
     let had = needed - 1;
     assert_eq!(call.run(|attention| attention.bias(&numbers[..had], full)), bias(had));
     assert_eq!(call.run(|attention| attention.bias(&halves[..had], full)), bias(had));
@@ -305,14 +306,16 @@ fn biases_and_masks_that_end_too_early() {
     );
     assert_eq!(
         call.run(|attention| attention.mask(&truths[..], far)),
+    assert_eq!(call.run(|attention| attention.mask(&bytes[..had], full)), mask(had));
+    assert_eq!(call.run(|attention| attention.mask(&bytes[..], full)), Ok(()));
         Err(Error::Overflow { operand: Operand::Mask })
     );
     let one = MaskStrides { batch: 0, head: 0, row: 0, key: 0 };
     assert_eq!(
-        call.run(|attention| attention.mask(&[], one)),
+        call.run(|attention| attention.mask(&[0u8; 0][..], one)),
         Err(Error::TooShort { operand: Operand::Mask, needed: 1, had: 0 })
     );
-    assert_eq!(call.run(|attention| attention.mask(&[true], one)), Ok(()));
+    assert_eq!(call.run(|attention| attention.mask(&[true][..], one)), Ok(()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod support;
 
-use gqa::{Alignment, Shape, Stage, alibi_slope};
+use gqa::{Alignment, Attention, MaskData, MaskStrides, Shape, Stage, View, ViewMut, alibi_slope};
 use support::{
     Bias, Dense, LAYOUTS, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides, random_operands,
     times, visit_some,
@@ -137,4 +137,28 @@ fn few_rows() {
 #[test]
 fn many_rows() {
     cross(2, &[([4, 2], [9, 21]), ([1, 1], [37, 70]), ([6, 2], [7, 35]), ([7, 1], [11, 66])]);
+}
+
+#[test]
+fn masks_of_bytes_are_those_of_booleans() {
+    let mut rng = Rng(3);
+    for q_len in [1, 40] {
+        let shape = support::shape(1, [6, 2], [q_len, 35], 5);
+        let numbers = random_operands(&shape, &mut rng);
+        let [q, k, v] = numbers.map(|numbers| numbers.iter().map(|&x| x as f32).collect::<Vec<_>>());
+        let bytes: Vec<u8> = (0..q_len * 35).map(|_| rng.pick(&[0, 1, 2, 255])).collect();
+        let booleans: Vec<bool> = bytes.iter().map(|&byte| byte != 0).collect();
+        for level in levels() {
+            let run = |mask: MaskData<'_>| {
+                let mut out = vec![f32::NAN; 6 * q_len * 5];
+                let attention = Attention::new(shape).unwrap().level(level).mask(mask, MaskStrides::rows(35));
+                let (q, k, v) =
+                    (View::bhsd(&q, 6, q_len, 5), View::bhsd(&k, 2, 35, 5), View::bhsd(&v, 2, 35, 5));
+                let mut job = attention.bind(q, k, v, ViewMut::bhsd(&mut out, 6, q_len, 5)).unwrap();
+                job.run(&mut vec![f32::NAN; shape.scratch_len()]).unwrap();
+                out
+            };
+            assert_eq!(run(bytes[..].into()), run(booleans[..].into()), "{level}");
+        }
+    }
 }

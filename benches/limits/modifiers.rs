@@ -43,7 +43,7 @@ fn section(name: &str, shape: Shape, level: Level, effort: &Effort) {
         ("ALiBi, slopes a thousandth", plain().alibi(&gentle), all, 0.05),
         ("softcap", plain().softcap(30.0), all, 0.15),
         ("bias in f32", plain().bias(bias.as_slice(), MaskStrides::rows(kv_len)), all, 0.05),
-        ("mask, a seventh hidden, all pairs", plain().mask(&mask, MaskStrides::rows(kv_len)), all, 0.05),
+        ("mask, a seventh hidden, all pairs", plain().mask(&mask[..], MaskStrides::rows(kv_len)), all, 0.05),
     ];
     let bench = Bench::<f32>::new(shape);
     let mut cases: Vec<Case<'_>> = modified

@@ -133,7 +133,7 @@ typedef struct gqa_bias {
 
 // An optional mask [batch, query head, row, key].
 typedef struct gqa_mask {
-  // NULL for none. false hides the key. As in C, a byte must be 0 or 1.
+  // NULL for none. false hides the key; a byte that is not 0 counts as true.
   const bool *data;
   // Elements from `data` on that may be read.
   size_t len;

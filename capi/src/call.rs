@@ -158,7 +158,7 @@ pub struct gqa_bias {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gqa_mask {
-    /// NULL for none. false hides the key. As in C, a byte must be 0 or 1.
+    /// NULL for none. false hides the key; a byte that is not 0 counts as true.
     pub data: *const bool,
     /// Elements from `data` on that may be read.
     pub len: usize,
@@ -369,7 +369,7 @@ pub(crate) struct Modifiers {
     alibi_slopes: Option<Memory<f32>>,
     sinks: Option<Memory<f32>>,
     bias: Option<Bias>,
-    mask: Option<Memory<bool>>,
+    mask: Option<Memory<u8>>,
 }
 
 impl Modifiers {
@@ -382,7 +382,7 @@ impl Modifiers {
             alibi_slopes: numbers(c"alibi_slopes", call.alibi_slopes)?,
             sinks: numbers(c"sinks", call.sinks)?,
             bias: Bias::of(&call.bias)?,
-            mask: Memory::optional(c"mask", call.mask.data, call.mask.len)?,
+            mask: Memory::optional(c"mask", call.mask.data.cast(), call.mask.len)?,
         })
     }
 

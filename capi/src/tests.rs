@@ -136,7 +136,7 @@ impl<Q: Number, K: Number, V: Number, O: Number> Operands<Q, K, V, O> {
             .alibi(&self.slopes)
             .sinks(&self.sinks)
             .bias(&self.bias[..], MaskStrides::keys(kv_len))
-            .mask(&self.mask, MaskStrides::rows(kv_len))
+            .mask(&self.mask[..], MaskStrides::rows(kv_len))
             .bind(
                 View::bshd(&self.q, q_heads, q_len, head_dim),
                 View::bhsd(&self.k, kv_heads, kv_len, head_dim),

@@ -443,7 +443,7 @@ impl Case {
             };
         }
         if let Some((strides, _)) = mask {
-            attention = attention.mask(&mask_values, strides);
+            attention = attention.mask(&mask_values[..], strides);
         }
         if let Some(Stride(keys)) = m.left {
             attention = attention.left_window(keys);

@@ -6,6 +6,8 @@ use super::Strip;
 use crate::element::Storage;
 use crate::error::{Error, Operand};
 use crate::isa::{Isa, MAX_LANES};
+#[cfg(feature = "modifiers")]
+use crate::panel::bytes_of;
 use crate::shape::Shape;
 use crate::view::Extent;
 
@@ -90,6 +92,34 @@ impl<'a> From<&'a [bf16]> for BiasData<'a> {
     }
 }
 
+/// Which keys a mask lets be seen: a slice of booleans, or of bytes of which 0 hides, as most tensors hold them.
+///
+/// ```
+/// use gqa::MaskData;
+/// let (booleans, bytes) = (vec![true; 4], vec![1u8; 4]);
+/// let _: [MaskData; 2] = [booleans[..].into(), bytes[..].into()];
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum MaskData<'a> {
+    /// False hides the key.
+    Bool(&'a [bool]),
+    /// 0 hides the key.
+    U8(&'a [u8]),
+}
+
+impl<'a> From<&'a [bool]> for MaskData<'a> {
+    fn from(data: &'a [bool]) -> Self {
+        Self::Bool(data)
+    }
+}
+
+impl<'a> From<&'a [u8]> for MaskData<'a> {
+    fn from(data: &'a [u8]) -> Self {
+        Self::U8(data)
+    }
+}
+
 /// A bias or a mask as the kernels read it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dense<'a> {
@@ -101,7 +131,8 @@ pub(crate) struct Dense<'a> {
 #[cfg_attr(not(feature = "modifiers"), expect(dead_code, reason = "no call has one there"))]
 enum Data<'a> {
     Bias(BiasData<'a>),
-    Mask(&'a [bool]),
+    /// 0 hides the key.
+    Mask(&'a [u8]),
 }
 
 impl<'a> Dense<'a> {
@@ -110,10 +141,13 @@ impl<'a> Dense<'a> {
         Self { data: Data::Bias(data), strides }
     }
 
-    /// True is visible.
     #[cfg(feature = "modifiers")]
-    pub(crate) fn mask(data: &'a [bool], strides: MaskStrides) -> Self {
-        Self { data: Data::Mask(data), strides }
+    pub(crate) fn mask(data: MaskData<'a>, strides: MaskStrides) -> Self {
+        let bytes = match data {
+            MaskData::Bool(booleans) => bytes_of(booleans),
+            MaskData::U8(bytes) => bytes,
+        };
+        Self { data: Data::Mask(bytes), strides }
     }
 
     pub(crate) fn validate(&self, shape: &Shape) -> Result<(), Error> {
@@ -142,7 +176,7 @@ impl<'a> Dense<'a> {
             Data::Bias(BiasData::Bf16(data)) => of.load(s, data, bf16::ZERO),
             Data::Mask(data) => {
                 let mut buffer = [0.0; MAX_LANES];
-                of.read(data, &mut buffer, |&visible| if visible { 0.0 } else { f32::NEG_INFINITY });
+                of.read(data, &mut buffer, |&byte| if byte != 0 { 0.0 } else { f32::NEG_INFINITY });
                 f32::load(s, &buffer)
             }
         }

@@ -130,7 +130,7 @@ impl Modifiers {
             attention = attention.bias(bias.data.data(), bias.strides);
         }
         if let Some(mask) = &self.mask {
-            attention = attention.mask(&mask.data, mask.strides);
+            attention = attention.mask(&mask.data[..], mask.strides);
         }
         if let Some(keys) = self.left {
             attention = attention.left_window(keys);

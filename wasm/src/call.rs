@@ -2,7 +2,9 @@
 
 use core::{ptr, slice};
 
-use gqa::{Alignment, Attention, Element, Error, Operand, Shape, Strides, View, ViewMut};
+#[cfg(not(feature = "modifiers"))]
+use gqa::Operand;
+use gqa::{Alignment, Attention, Element, Error, Shape, Strides, View, ViewMut};
 #[cfg(feature = "modifiers")]
 use gqa::{BiasData, Job, MaskStrides, Stage};
 #[cfg(feature = "half")]
@@ -245,8 +247,8 @@ impl Call {
             if let Some(bias) = self.bias_data() {
                 attention = attention.bias(bias, self.bias.mask_strides());
             }
-            if let Some(mask) = self.mask.elements.get() {
-                attention = attention.mask(truths(mask)?, self.mask.mask_strides());
+            if let Some(mask) = self.mask.elements.get::<u8>() {
+                attention = attention.mask(mask, self.mask.mask_strides());
             }
         }
         Ok(attention)
@@ -289,19 +291,6 @@ impl Call {
                 2 => Some(self.bias.elements.get::<bf16>()?.into()),
                 _ => Some(self.bias.elements.get::<f32>()?.into()),
             }
-        }
-    }
-}
-
-/// Bytes that are 0 or 1, as truth values.
-#[cfg(feature = "modifiers")]
-fn truths(bytes: &[u8]) -> Result<&[bool], Error> {
-    match bytes.iter().position(|&byte| byte > 1) {
-        // SAFETY: a byte of 0 or 1 is a valid `bool`, of the same size and alignment.
-        None => Ok(unsafe { slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }),
-        Some(index) => {
-            let had = bytes.get(index).copied().unwrap_or_default().into();
-            Err(Error::Domain { operand: Operand::Mask, index, needed: "0 or 1", had })
         }
     }
 }

@@ -4,38 +4,28 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, StorageRef, Tensor};
 use gqa::{BiasData, MaskStrides};
 
-/// Which keys are visible, as booleans: the one operand that is copied, without what broadcasting repeats.
-pub(crate) struct Mask {
-    pub(crate) visible: Vec<bool>,
-    pub(crate) strides: MaskStrides,
-}
-
-impl Mask {
-    /// Of a tensor of u8.
-    pub(crate) fn of(tensor: &Tensor) -> Result<Self> {
-        let (storage, layout) = tensor.storage_and_layout();
-        let CpuStorage::U8(elements) = on_cpu(&storage)? else {
-            return Err(Error::UnsupportedDTypeForOp(tensor.dtype(), "mask of gqa-attention").bt());
-        };
-        let visible = named(elements, layout).iter().map(|&element| element != 0).collect();
-        Ok(Self { visible, strides: strides(layout) })
-    }
-}
-
-/// Numbers to add, read where they lie.
-pub(crate) struct Bias<'t> {
+/// A mask or a bias, read where it lies.
+pub(crate) struct Dense<'t> {
     storage: StorageRef<'t>,
     layout: &'t Layout,
     pub(crate) strides: MaskStrides,
 }
 
-impl<'t> Bias<'t> {
-    /// Of a tensor of f32, f16 or bf16.
+impl<'t> Dense<'t> {
     pub(crate) fn of(tensor: &'t Tensor) -> Self {
         let (storage, layout) = tensor.storage_and_layout();
         Self { storage, layout, strides: strides(layout) }
     }
 
+    /// Of a mask: u8, of which 0 hides.
+    pub(crate) fn bytes(&self) -> Result<&[u8]> {
+        match on_cpu(&self.storage)? {
+            CpuStorage::U8(elements) => Ok(named(elements, self.layout)),
+            other => Err(Error::UnsupportedDTypeForOp(other.dtype(), "mask of gqa-attention").bt()),
+        }
+    }
+
+    /// Of a bias: f32, f16 or bf16.
     pub(crate) fn numbers(&self) -> Result<BiasData<'_>> {
         Ok(match on_cpu(&self.storage)? {
             CpuStorage::F32(elements) => named(elements, self.layout).into(),

@@ -4,7 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Tensor, WithDType};
 use gqa::{Attention, Element, Strides, View, ViewMut};
 
-use crate::dense::{Bias, Mask};
+use crate::dense::Dense;
 use crate::options::Options;
 use crate::pool;
 
@@ -97,12 +97,12 @@ impl Op {
         };
 
         let broadcast = |tensor: &Tensor| tensor.broadcast_as((batch, q_heads, q_len, kv_len));
-        let mask = self.options.mask.as_ref().map(|mask| Mask::of(&broadcast(mask)?)).transpose()?;
+        let mask = self.options.mask.as_ref().map(broadcast).transpose()?;
         let bias = self.options.bias.as_ref().map(broadcast).transpose()?;
-        let bias = bias.as_ref().map(Bias::of);
+        let (mask, bias) = (mask.as_ref().map(Dense::of), bias.as_ref().map(Dense::of));
         let mut attention = self.attention(shape)?;
         if let Some(mask) = &mask {
-            attention = attention.mask(&mask.visible, mask.strides);
+            attention = attention.mask(mask.bytes()?, mask.strides);
         }
         if let Some(bias) = &bias {
             attention = attention.bias(bias.numbers()?, bias.strides);

@@ -90,7 +90,7 @@ impl Op {
         v: View<'_, V>,
     ) -> Result<CpuStorage> {
         let gqa::Shape { batch, q_heads, q_len, kv_len, value_dim, .. } = shape;
-        let mut out = vec![Q::from_f64(0.0); batch * q_heads * q_len * value_dim];
+        let mut out = vec![Element::from_f32(0.0); batch * q_heads * q_len * value_dim];
         let to = match self.order {
             Order::HeadsOutside => ViewMut::bhsd(&mut out, q_heads, q_len, value_dim),
             Order::RowsOutside => ViewMut::bshd(&mut out, q_heads, q_len, value_dim),
@@ -107,7 +107,7 @@ impl Op {
         if let Some(bias) = &bias {
             attention = attention.bias(bias.numbers()?, bias.strides);
         }
-        pool::run(&shape, &mut attention.bind(q, k, v, to).map_err(Error::wrap)?).map_err(Error::wrap)?;
+        pool::run(&mut attention.bind(q, k, v, to).map_err(Error::wrap)?).map_err(Error::wrap)?;
         Ok(Q::to_cpu_storage_owned(out))
     }
 

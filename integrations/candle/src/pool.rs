@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use gqa::{Element, Error, Items, Job, Shape};
+use gqa::{Element, Error, Items, Job};
 
 /// Multiply-adds below which waking another thread costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 18;
@@ -14,14 +14,10 @@ thread_local! {
 
 /// Computes all of a job.
 pub(crate) fn run<Q: Element, K: Element, V: Element, O: Element>(
-    shape: &Shape,
     job: &mut Job<'_, Q, K, V, O>,
 ) -> Result<(), Error> {
-    let &Shape { kv_len, head_dim, value_dim, .. } = shape;
-    let rows = shape.batch * shape.q_heads * shape.q_len;
-    let work = rows.saturating_mul(kv_len).saturating_mul(head_dim + value_dim);
     let scratch_len = job.scratch_len();
-    if work < WORTH_A_THREAD || rayon::current_num_threads() == 1 {
+    if job.shape().multiply_adds() < WORTH_A_THREAD || rayon::current_num_threads() == 1 {
         with_scratch(scratch_len, |scratch| job.run(scratch))
     } else {
         share(job.items(), scratch_len)

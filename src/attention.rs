@@ -146,6 +146,35 @@ impl<'a> Attention<'a> {
         self
     }
 
+    /// The number of query rows of each sequence, at most `q_len`, for batches of chunks of different lengths: the rows from
+    /// there on see no key, so their outputs are 0 and cost next to nothing. Bottom-right, the last of the rows stands at the
+    /// last key of its sequence.
+    ///
+    /// ```
+    /// use gqa::{Attention, Shape, View, ViewMut};
+    /// // Two sequences with 7 and 5 keys in caches for 8; the first has brought 3 rows, the second 1.
+    /// let shape = Shape { batch: 2, q_heads: 1, kv_heads: 1, q_len: 3, kv_len: 8, head_dim: 1, value_dim: 1 };
+    /// let (q, k) = ([0.0f32; 6], [0.0f32; 16]);
+    /// let v: Vec<f32> = (0..16).map(|i| (i % 8) as f32).collect();
+    /// let mut out = [f32::NAN; 6];
+    /// Attention::new(shape)?
+    ///     .causal()
+    ///     .query_lengths(&[3, 1])
+    ///     .key_lengths(&[7, 5])
+    ///     .bind(View::bhsd(&q, 1, 3, 1), View::bhsd(&k, 1, 8, 1), View::bhsd(&v, 1, 8, 1), ViewMut::bhsd(&mut out, 1, 3, 1))?
+    ///     .run(&mut vec![0.0; shape.scratch_len()])?;
+    /// // Means of the values 0..=4, 0..=5 and 0..=6; of 0..=4 where the second sequence's row stands, and nothing.
+    /// for (got, want) in out.iter().zip([2.0, 2.5, 3.0, 2.0, 0.0, 0.0]) {
+    ///     assert!((got - want).abs() < 1e-6);
+    /// }
+    /// # Ok::<(), gqa::Error>(())
+    /// ```
+    #[cfg(feature = "limits")]
+    pub fn query_lengths(mut self, lengths: &'a [usize]) -> Self {
+        self.modifiers.visibility.query_lengths = Limit::some(lengths);
+        self
+    }
+
     /// The number of keys of each sequence, at most `kv_len`: what lies beyond is never read for the output.
     #[cfg(feature = "limits")]
     pub fn key_lengths(mut self, lengths: &'a [usize]) -> Self {
@@ -247,16 +276,15 @@ impl<'a> Attention<'a> {
         if let Some(mask) = m.mask.get() {
             mask.validate(shape)?;
         }
-        for (operand, lengths) in [
-            (Operand::KeyLengths, m.visibility.key_lengths),
-            (Operand::PrefixLengths, m.visibility.prefix_lengths),
+        for (operand, lengths, needed) in [
+            (Operand::QueryLengths, m.visibility.query_lengths, shape.q_len),
+            (Operand::KeyLengths, m.visibility.key_lengths, shape.kv_len),
+            (Operand::PrefixLengths, m.visibility.prefix_lengths, shape.kv_len),
         ] {
             let Some(lengths) = lengths.get() else { continue };
             count(operand, lengths.len(), shape.batch)?;
-            if let Some((index, &had)) =
-                lengths.iter().enumerate().find(|&(_, &length)| length > shape.kv_len)
-            {
-                return Err(Error::TooLong { operand, index, needed: shape.kv_len, had });
+            if let Some((index, &had)) = lengths.iter().enumerate().find(|&(_, &length)| length > needed) {
+                return Err(Error::TooLong { operand, index, needed, had });
             }
         }
         Ok(())

@@ -40,6 +40,8 @@ pub enum Operand {
     Bias,
     /// The boolean mask.
     Mask,
+    /// The numbers of query rows, one for each sequence.
+    QueryLengths,
     /// The key lengths, one for each sequence.
     KeyLengths,
     /// The prefix lengths, one for each sequence.
@@ -74,6 +76,7 @@ impl fmt::Display for Operand {
             Self::Scores => "scores",
             Self::Bias => "bias",
             Self::Mask => "mask",
+            Self::QueryLengths => "query_lengths",
             Self::KeyLengths => "key_lengths",
             Self::PrefixLengths => "prefix_lengths",
             Self::AlibiSlopes => "alibi_slopes",

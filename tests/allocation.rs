@@ -74,6 +74,7 @@ fn everything(shape: &Shape, rng: &mut Rng) -> Modifiers {
         alignment: Alignment::Offset(3),
         left: Some(9),
         right: Some(1),
+        query_lengths: Some(vec![shape.q_len; shape.batch]),
         key_lengths: Some(vec![shape.kv_len - 1; shape.batch]),
         prefix_lengths: Some(vec![2; shape.batch]),
         sinks: Some(vec![0.5; shape.q_heads]),

@@ -95,7 +95,9 @@ fn nothing_to_do_is_fine() {
     }
     let call = Call { shape: Shape { batch: 0, ..SHAPE }, lengths: [0; 4], ..Call::good() };
     assert_eq!(call.plain(), Ok(()));
-    assert_eq!(call.run(|attention| attention.key_lengths(&[]).prefix_lengths(&[])), Ok(()));
+    let none =
+        |attention: Attention<'static>| attention.query_lengths(&[]).key_lengths(&[]).prefix_lengths(&[]);
+    assert_eq!(call.run(none), Ok(()));
     let strides = [Strides { batch: usize::MAX, head: usize::MAX, row: usize::MAX }; 4];
     assert_eq!(Call { strides, ..call }.plain(), Ok(()));
 }
@@ -239,6 +241,7 @@ fn counts_and_lengths() {
     for count in [0, 1, 3] {
         let lengths = vec![1; count];
         let wrong = |operand| Err(Error::WrongCount { operand, needed: 2, had: count });
+        assert_eq!(call.run(|attention| attention.query_lengths(&lengths[..])), wrong(Operand::QueryLengths));
         assert_eq!(call.run(|attention| attention.key_lengths(&lengths[..])), wrong(Operand::KeyLengths));
         assert_eq!(
             call.run(|attention| attention.prefix_lengths(&lengths[..])),
@@ -253,6 +256,11 @@ fn counts_and_lengths() {
             call.run(|attention| attention.prefix_lengths(&lengths[..])),
             wrong(Operand::PrefixLengths)
         );
+    }
+    for had in [5, usize::MAX] {
+        let wrong = Err(Error::TooLong { operand: Operand::QueryLengths, index: 0, needed: 4, had });
+        let lengths = [had, 4];
+        assert_eq!(call.run(|attention| attention.query_lengths(&lengths)), wrong);
     }
 }
 
@@ -298,6 +306,8 @@ fn biases_and_masks_that_end_too_early() {
     assert_eq!(call.run(|attention| attention.bias(&numbers[..had], full)), bias(had));
     assert_eq!(call.run(|attention| attention.bias(&halves[..had], full)), bias(had));
     assert_eq!(call.run(|attention| attention.mask(&truths[..had], full)), mask(had));
+    assert_eq!(call.run(|attention| attention.mask(&bytes[..had], full)), mask(had));
+    assert_eq!(call.run(|attention| attention.mask(&bytes[..], full)), Ok(()));
     assert_eq!(call.run(|attention| attention.bias(&numbers[..], full).mask(&truths[..], full)), Ok(()));
     let far = MaskStrides { row: usize::MAX, ..full };
     assert_eq!(
@@ -306,8 +316,6 @@ fn biases_and_masks_that_end_too_early() {
     );
     assert_eq!(
         call.run(|attention| attention.mask(&truths[..], far)),
-    assert_eq!(call.run(|attention| attention.mask(&bytes[..had], full)), mask(had));
-    assert_eq!(call.run(|attention| attention.mask(&bytes[..], full)), Ok(()));
         Err(Error::Overflow { operand: Operand::Mask })
     );
     let one = MaskStrides { batch: 0, head: 0, row: 0, key: 0 };

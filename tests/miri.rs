@@ -33,6 +33,7 @@ fn everything(shape: &Shape, rng: &mut Rng) -> Modifiers {
         alignment: Alignment::Offset(11),
         left: Some(6),
         right: Some(1),
+        query_lengths: Some(vec![shape.q_len, shape.q_len - 1]),
         key_lengths: Some(vec![shape.kv_len - 2, shape.kv_len]),
         prefix_lengths: Some(vec![3, 0]),
         sinks: Some(vec![0.5; shape.q_heads]),
@@ -105,7 +106,6 @@ fn shuffled_items_on_two_threads() {
                 }
             });
             assert_eq!(got.bits(), want.bits(), "{level} {shape:?}");
-        }
 
             let mut got = support::Answer::<f32>::nothing(&shape, Layout::Bshd);
             let job = attention.bind(call.q, call.k, call.v, got.out.view_mut()).unwrap();
@@ -122,6 +122,7 @@ fn shuffled_items_on_two_threads() {
                 }
             });
             assert_eq!(got.bits(), want.bits(), "{level} {shape:?}");
+        }
     }
 }
 

@@ -77,6 +77,7 @@ fn modifiers(index: usize, shape: &Shape, rng: &mut Rng) -> Modifiers {
         left,
         right,
         alibi: choices.maybe(|| (0..shape.q_heads).map(|head| alibi_slope(head, shape.q_heads)).collect()),
+        query_lengths: rng.once_in(4).then(|| (0..shape.batch).map(|_| rng.below(shape.q_len + 1)).collect()),
         key_lengths: choices.maybe(|| lengths(rng)),
         prefix_lengths: choices.maybe(|| lengths(rng)),
         sinks: choices.maybe(|| {

@@ -184,6 +184,11 @@ fn appended_keys<T: Number>(level: Level, Problem { shape, seed }: &Problem) {
     for (name, modifiers) in [
         ("causal", modifiers.clone()),
         ("lengths", Modifiers { key_lengths: Some(vec![shape.kv_len; shape.batch]), ..modifiers.clone() }),
+        ("all rows", {
+            let query_lengths = Some(vec![shape.q_len; shape.batch]);
+            let key_lengths = Some(vec![shape.kv_len; shape.batch]);
+            Modifiers { query_lengths, key_lengths, ..modifiers.clone() }
+        }),
         ("mask", Modifiers { mask: Some(Dense { data: visible, strides }), ..modifiers.clone() }),
     ] {
         assert_eq!(operands.call(&longer, &modifiers, level).run::<T>().bits(), bits, "{name} at {level}");
@@ -209,11 +214,12 @@ fn limits(shape: &Shape, rng: &mut Rng) -> Modifiers {
     let (strides, count) = mask_strides(shape, [true, false, true, true]);
     let hidden = |rng: &mut Rng| (0..count).map(|_| rng.once_in(4)).collect::<Vec<_>>();
     let mut modifiers = Modifiers::default();
-    match rng.below(5) {
+    match rng.below(6) {
         0 => modifiers.right = Some(rng.below(3)),
         1 => modifiers.left = Some(rng.below(shape.kv_len)),
         2 => modifiers.key_lengths = Some((0..shape.batch).map(|_| rng.below(shape.kv_len + 1)).collect()),
-        3 => {
+        3 => modifiers.query_lengths = Some((0..shape.batch).map(|_| rng.below(shape.q_len + 1)).collect()),
+        4 => {
             modifiers.mask =
                 Some(Dense { data: hidden(rng).into_iter().map(|hidden| !hidden).collect(), strides })
         }

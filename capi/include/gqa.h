@@ -209,6 +209,9 @@ typedef struct gqa_call {
   struct gqa_bias bias;
   // Where it is false, the key is hidden.
   struct gqa_mask mask;
+  // The query rows of each sequence, at most `q_len`; `batch` numbers. The rows from there on see no key, and with
+  // GQA_BOTTOM_RIGHT the last of them stands at the last key.
+  struct gqa_lengths query_lengths;
 } gqa_call;
 
 // Why a call was refused.

@@ -236,6 +236,9 @@ pub struct gqa_call {
     pub bias: gqa_bias,
     /// Where it is false, the key is hidden.
     pub mask: gqa_mask,
+    /// The query rows of each sequence, at most `q_len`; `batch` numbers. The rows from there on see no key, and with
+    /// GQA_BOTTOM_RIGHT the last of them stands at the last key.
+    pub query_lengths: gqa_lengths,
 }
 
 impl From<Strides> for gqa_strides {
@@ -326,9 +329,13 @@ impl gqa_call {
             GQA_OFFSET => Alignment::Offset(self.offset),
             _ => return Err(gqa_error::new(GQA_ERROR_VALUE, c"alignment")),
         });
-        let Modifiers { key_lengths, prefix_lengths, alibi_slopes, sinks, bias, mask } = *modifiers;
+        let Modifiers { query_lengths, key_lengths, prefix_lengths, alibi_slopes, sinks, bias, mask } =
+            *modifiers;
         // SAFETY: the caller's promise.
         unsafe {
+            if let Some(lengths) = query_lengths {
+                attention = attention.query_lengths(lengths.read());
+            }
             if let Some(lengths) = key_lengths {
                 attention = attention.key_lengths(lengths.read());
             }
@@ -364,6 +371,7 @@ impl gqa_call {
 
 /// The optional arrays that a call reads, their pointers checked.
 pub(crate) struct Modifiers {
+    query_lengths: Option<Memory<usize>>,
     key_lengths: Option<Memory<usize>>,
     prefix_lengths: Option<Memory<usize>>,
     alibi_slopes: Option<Memory<f32>>,
@@ -377,6 +385,7 @@ impl Modifiers {
         let numbers = |operand, of: gqa_numbers| Memory::optional(operand, of.data, of.len);
         let lengths = |operand, of: gqa_lengths| Memory::optional(operand, of.data, of.len);
         Ok(Self {
+            query_lengths: lengths(c"query_lengths", call.query_lengths)?,
             key_lengths: lengths(c"key_lengths", call.key_lengths)?,
             prefix_lengths: lengths(c"prefix_lengths", call.prefix_lengths)?,
             alibi_slopes: numbers(c"alibi_slopes", call.alibi_slopes)?,
@@ -386,8 +395,9 @@ impl Modifiers {
         })
     }
 
-    pub(crate) fn places(&self) -> [Option<Place>; 6] {
+    pub(crate) fn places(&self) -> [Option<Place>; 7] {
         [
+            self.query_lengths.map(|memory| memory.place()),
             self.key_lengths.map(|memory| memory.place()),
             self.prefix_lengths.map(|memory| memory.place()),
             self.alibi_slopes.map(|memory| memory.place()),

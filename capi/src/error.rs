@@ -111,6 +111,7 @@ pub(crate) fn name(operand: Operand) -> &'static CStr {
         Operand::Scores => c"scores",
         Operand::Bias => c"bias",
         Operand::Mask => c"mask",
+        Operand::QueryLengths => c"query_lengths",
         Operand::KeyLengths => c"key_lengths",
         Operand::PrefixLengths => c"prefix_lengths",
         Operand::AlibiSlopes => c"alibi_slopes",

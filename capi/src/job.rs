@@ -116,7 +116,8 @@ impl Binding<'_> {
         let out = Memory::<O>::new(c"out", call.out.data.cast(), call.out.len)?;
         let (lse, scores) = (floats(c"lse", &call.lse)?, floats(c"scores", &call.scores)?);
         let modifiers = Modifiers::of(call)?;
-        let [key_lengths, prefix_lengths, alibi_slopes, sinks, bias, mask] = modifiers.places();
+        let [query_lengths, key_lengths, prefix_lengths, alibi_slopes, sinks, bias, mask] =
+            modifiers.places();
         check_apart(
             &[
                 Some(out.place()),
@@ -128,6 +129,7 @@ impl Binding<'_> {
                 Some(q.place()),
                 Some(k.place()),
                 Some(v.place()),
+                query_lengths,
                 key_lengths,
                 prefix_lengths,
                 alibi_slopes,

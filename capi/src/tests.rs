@@ -58,6 +58,7 @@ struct Operands<Q, K, V, O> {
     sinks: Vec<f32>,
     bias: Vec<f16>,
     mask: Vec<bool>,
+    query_lengths: Vec<usize>,
     key_lengths: Vec<usize>,
     prefix_lengths: Vec<usize>,
 }
@@ -76,6 +77,7 @@ impl<Q: Number, K: Number, V: Number, O: Number> Operands<Q, K, V, O> {
             sinks: numbers(q_heads, 7),
             bias: numbers(batch * kv_len, 8),
             mask: (0..q_len * kv_len).map(|i| i % 7 != 3).collect(),
+            query_lengths: vec![q_len - 2, q_len],
             key_lengths: vec![kv_len, kv_len - 4],
             prefix_lengths: vec![2, 0],
         }
@@ -107,6 +109,7 @@ impl<Q: Number, K: Number, V: Number, O: Number> Operands<Q, K, V, O> {
         call.flags = GQA_SCALE | GQA_LEFT_WINDOW | GQA_RIGHT_WINDOW;
         (call.scale, call.softcap, call.left_window, call.right_window) = (0.25, 20.0, 11, 1);
         (call.alignment, call.offset) = (GQA_OFFSET, 12);
+        call.query_lengths = gqa_lengths { data: self.query_lengths.as_ptr(), len: self.query_lengths.len() };
         call.key_lengths = gqa_lengths { data: self.key_lengths.as_ptr(), len: self.key_lengths.len() };
         call.prefix_lengths =
             gqa_lengths { data: self.prefix_lengths.as_ptr(), len: self.prefix_lengths.len() };
@@ -131,6 +134,7 @@ impl<Q: Number, K: Number, V: Number, O: Number> Operands<Q, K, V, O> {
             .left_window(11)
             .right_window(1)
             .align(Alignment::Offset(12))
+            .query_lengths(&self.query_lengths)
             .key_lengths(&self.key_lengths)
             .prefix_lengths(&self.prefix_lengths)
             .alibi(&self.slopes)
@@ -328,6 +332,7 @@ fn what_is_not_there_is_refused() {
     refuses(GQA_ERROR_NULL, "out", |call| call.out.data = ptr::null_mut());
     refuses(GQA_ERROR_NULL, "lse", |call| call.lse.data = ptr::null_mut());
     refuses(GQA_ERROR_NULL, "scores", |call| call.scores.data = ptr::null_mut());
+    refuses(GQA_ERROR_NULL, "query_lengths", |call| call.query_lengths.data = ptr::null());
     refuses(GQA_ERROR_NULL, "key_lengths", |call| call.key_lengths.data = ptr::null());
     refuses(GQA_ERROR_NULL, "prefix_lengths", |call| call.prefix_lengths.data = ptr::null());
     refuses(GQA_ERROR_NULL, "alibi_slopes", |call| call.alibi_slopes.data = ptr::null());
@@ -410,6 +415,7 @@ fn the_crates_errors_have_their_statuses() {
     refuses(GQA_ERROR_TOO_SHORT, "k", |call| call.k.len -= 1);
     refuses(GQA_ERROR_TOO_SHORT, "scores", |call| call.scores.len = 0);
     refuses(GQA_ERROR_WRONG_COUNT, "sinks", |call| call.sinks.len = 5);
+    refuses(GQA_ERROR_TOO_LONG, "query_lengths", |call| call.query_lengths.data = [1, 6].as_ptr());
     refuses(GQA_ERROR_TOO_LONG, "key_lengths", |call| call.key_lengths.data = [1, 20].as_ptr());
     refuses(GQA_ERROR_OVERLAP, "out", |call| call.out.strides.row = 1);
     refuses(GQA_ERROR_DOMAIN, "softcap", |call| call.softcap = -1.0);
@@ -441,7 +447,7 @@ fn statuses_have_messages_and_operands_their_names() {
     use Operand::*;
     let sizes = [Batch, QHeads, KvHeads, QLen, KvLen, HeadDim, ValueDim];
     let arrays = [Query, Key, Value, Output, Lse, Scores, Bias, Mask, Scratch];
-    let modifiers = [KeyLengths, PrefixLengths, AlibiSlopes, Sinks, Scale, Softcap];
+    let modifiers = [QueryLengths, KeyLengths, PrefixLengths, AlibiSlopes, Sinks, Scale, Softcap];
     for operand in sizes.into_iter().chain(arrays).chain(modifiers) {
         assert_eq!(name(operand).to_str(), Ok(operand.to_string().as_str()));
     }

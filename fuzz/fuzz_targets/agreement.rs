@@ -132,6 +132,7 @@ fn modifiers(shape: &Shape, u: &mut Unstructured<'_>) -> Result<Modifiers> {
         alignment: alignment(u)?,
         left: maybe(u, reach)?,
         right: maybe(u, reach)?,
+        query_lengths: maybe(u, |u| (0..shape.batch).map(|_| u.int_in_range(0..=shape.q_len)).collect())?,
         key_lengths: maybe(u, |u| lengths(u, shape))?,
         prefix_lengths: maybe(u, |u| lengths(u, shape))?,
         sinks: maybe(u, |u| {

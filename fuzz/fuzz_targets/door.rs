@@ -191,6 +191,7 @@ struct Modifiers {
     stands: Stands,
     left: Option<Stride>,
     right: Option<Stride>,
+    query_lengths: Option<Several<Size>>,
     key_lengths: Option<Several<Size>>,
     prefix_lengths: Option<Several<Size>>,
 }
@@ -401,10 +402,14 @@ impl Case {
         let (shape, m) = (self.shape(), &self.modifiers);
         let floats = |of: &Option<Several<Float>>| of.as_ref().map(|of| of.slice(shape.q_heads, |x| x.0));
         // Lengths that the shape allows, but for those far beyond it.
-        let length = |Size(length): Size| if length > 100 { length } else { length.min(shape.kv_len) };
-        let lengths = |of: &Option<Several<Size>>| of.as_ref().map(|of| of.slice(shape.batch, length));
+        let lengths = |of: &Option<Several<Size>>, most: usize| {
+            let length = |Size(length): Size| if length > 100 { length } else { length.min(most) };
+            of.as_ref().map(|of| of.slice(shape.batch, length))
+        };
         let (alibi, sinks) = (floats(&m.alibi), floats(&m.sinks));
-        let (key_lengths, prefix_lengths) = (lengths(&m.key_lengths), lengths(&m.prefix_lengths));
+        let query_lengths = lengths(&m.query_lengths, shape.q_len);
+        let (key_lengths, prefix_lengths) =
+            (lengths(&m.key_lengths, shape.kv_len), lengths(&m.prefix_lengths, shape.kv_len));
         let dense = |axes: Axes| {
             let strides = axes.strides(&shape);
             let rows = Strides { batch: strides.batch, head: strides.head, row: strides.row };
@@ -450,6 +455,9 @@ impl Case {
         }
         if let Some(Stride(keys)) = m.right {
             attention = attention.right_window(keys);
+        }
+        if let Some(lengths) = &query_lengths {
+            attention = attention.query_lengths(lengths);
         }
         if let Some(lengths) = &key_lengths {
             attention = attention.key_lengths(lengths);

@@ -135,7 +135,7 @@ impl<'a> Scoring<'a> {
             let relative = |key: usize| key.min(keys.end).saturating_sub(keys.start) as f32;
             let constants = block.constants(s, self.place, |_, position| {
                 let seen = self.sequence.seen(position);
-                [relative(seen.start), relative(seen.end), relative(self.sequence.prefix)]
+                [relative(seen.start), relative(seen.end), relative(self.sequence.prefix(position))]
             });
             let [first, last, prefix] = constants;
             visibility::apply(s, block.strip(s), Limits { first, last, prefix });

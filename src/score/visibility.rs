@@ -29,7 +29,7 @@ pub enum Alignment {
     /// The first query row stands at key 0.
     TopLeft,
     /// The last query row stands at the last key of its sequence: the offset is `length - q_len`, with the
-    /// sequence's key length. What a decoder with a cache means by causal.
+    /// sequence's key length and its query length. What a decoder with a cache means by causal.
     #[default]
     BottomRight,
     /// Query row 0 stands at this position, which may be negative or beyond the keys.
@@ -45,6 +45,7 @@ pub(crate) struct Visibility<'a> {
     pub(crate) alignment: Limit<Alignment>,
     pub(crate) left: Limit<usize>,
     pub(crate) right: Limit<usize>,
+    pub(crate) query_lengths: Limit<&'a [usize]>,
     pub(crate) key_lengths: Limit<&'a [usize]>,
     pub(crate) prefix_lengths: Limit<&'a [usize]>,
 }
@@ -52,10 +53,12 @@ pub(crate) struct Visibility<'a> {
 /// The limits of one sequence of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sequence {
+    /// Query rows that exist; the others see nothing.
+    rows: usize,
     /// Keys that exist.
     pub(crate) length: usize,
     /// Keys that every row sees.
-    pub(crate) prefix: usize,
+    prefix: usize,
     /// Position of query row 0.
     offset: i64,
     /// Keys seen before and after the own position.
@@ -72,12 +75,14 @@ impl Visibility<'_> {
         let length = of(self.key_lengths).unwrap_or(shape.kv_len).min(shape.kv_len);
         let reach =
             |keys: Limit<usize>| keys.get().map_or(i64::MAX, |&n| i64::try_from(n).unwrap_or(i64::MAX));
+        let rows = of(self.query_lengths);
         Sequence {
+            rows: rows.unwrap_or(usize::MAX),
             length,
             prefix: of(self.prefix_lengths).unwrap_or(0).min(length),
             offset: match self.alignment.get().copied().unwrap_or_default() {
                 Alignment::TopLeft => 0,
-                Alignment::BottomRight => length as i64 - shape.q_len as i64,
+                Alignment::BottomRight => length as i64 - rows.unwrap_or(shape.q_len) as i64,
                 Alignment::Offset(offset) => offset,
             },
             left: reach(self.left),
@@ -89,7 +94,7 @@ impl Visibility<'_> {
 impl Sequence {
     /// Every row sees every key.
     pub(crate) fn unlimited(kv_len: usize) -> Self {
-        Self { length: kv_len, prefix: 0, offset: 0, left: i64::MAX, right: i64::MAX }
+        Self { rows: usize::MAX, length: kv_len, prefix: 0, offset: 0, left: i64::MAX, right: i64::MAX }
     }
 
     /// Where query row `row` stands among the keys.
@@ -104,6 +109,9 @@ impl Sequence {
         if !LIMITS {
             return 0..self.length;
         }
+        if row >= self.rows {
+            return 0..0;
+        }
         let position = self.position(row);
         let clamp = |key: i64| key.min(self.length as i64).max(0) as usize;
         let first = clamp(position.saturating_sub(self.left));
@@ -115,16 +123,23 @@ impl Sequence {
         first..last.max(first)
     }
 
+    /// The first keys that query row `row` sees whatever the other limits.
+    #[inline]
+    pub(crate) fn prefix(&self, row: usize) -> usize {
+        if LIMITS && row >= self.rows { 0 } else { self.prefix }
+    }
+
     /// The keys that any of the rows sees beside the prefix.
-    pub(crate) fn seen_by_any(&self, rows: &Range<usize>) -> Seen {
-        let (first, last) = (self.seen(rows.start), self.seen(rows.end.saturating_sub(1)));
+    fn seen_by_any(&self, rows: &Range<usize>) -> Seen {
+        let last = if LIMITS { rows.end.min(self.rows.max(rows.start + 1)) } else { rows.end };
+        let (first, last) = (self.seen(rows.start), self.seen(last.saturating_sub(1)));
         first.start..last.end.max(first.start)
     }
 
     /// The keys of `block` that any of the rows sees, from the first such key to the last.
     pub(crate) fn seen_in(&self, rows: &Range<usize>, block: &Range<usize>) -> Range<usize> {
         let seen = meet(&self.seen_by_any(rows), block);
-        let prefix = meet(&(0..self.prefix), block);
+        let prefix = meet(&(0..self.prefix(rows.start)), block);
         match (prefix.is_empty(), seen.is_empty()) {
             (true, _) => seen,
             (_, true) => prefix,
@@ -151,7 +166,8 @@ impl Sequence {
             return true;
         }
         let (first, last) = (self.seen(rows.start), self.seen(rows.end.saturating_sub(1)));
-        (last.start <= keys.start && keys.end <= first.end) || keys.end <= self.prefix
+        rows.end <= self.rows
+            && ((last.start <= keys.start && keys.end <= first.end) || keys.end <= self.prefix)
     }
 }
 
@@ -190,15 +206,16 @@ mod tests {
     /// The definition, key by key.
     fn sees(v: &Visibility<'_>, shape: &Shape, batch: usize, row: usize, key: usize) -> bool {
         let length = v.key_lengths.get().map_or(shape.kv_len, |l| l[batch]);
+        let rows = v.query_lengths.get().map_or(shape.q_len, |l| l[batch]);
         let position = row as i128
             + match v.alignment.get().copied().unwrap_or_default() {
                 Alignment::TopLeft => 0,
-                Alignment::BottomRight => length as i128 - shape.q_len as i128,
+                Alignment::BottomRight => length as i128 - rows as i128,
                 Alignment::Offset(offset) => offset.into(),
             };
         let near = v.left.get().is_none_or(|&n| key as i128 >= position - n as i128)
             && v.right.get().is_none_or(|&n| key as i128 <= position + n as i128);
-        key < length && (near || v.prefix_lengths.get().is_some_and(|p| key < p[batch]))
+        row < rows && key < length && (near || v.prefix_lengths.get().is_some_and(|p| key < p[batch]))
     }
 
     #[test]
@@ -210,13 +227,18 @@ mod tests {
         for alignment in [Alignment::TopLeft, Alignment::BottomRight].into_iter().chain(offsets) {
             for (left, right) in reaches.iter().flat_map(|&l| reaches.map(|r| (l, r))) {
                 for key_lengths in [None, Some(&[0, 5][..]), Some(&[7, 1])] {
-                    for prefix_lengths in [None, Some(&[0, 3][..]), Some(&[9, 7])] {
+                    let prefix_lengths = [None, Some(&[0, 3][..]), Some(&[9, 7])];
+                    let query_lengths = [None, Some(&[0, 3][..]), Some(&[1, 4])];
+                    for (prefix_lengths, query_lengths) in
+                        prefix_lengths.iter().flat_map(|&p| query_lengths.map(|q| (p, q)))
+                    {
                         let of = |lengths: Option<&'static [usize]>| lengths.map_or(Limit::NONE, Limit::some);
                         let reach = |keys: Option<usize>| keys.map_or(Limit::NONE, Limit::some);
                         let v = Visibility {
                             alignment: Limit::some(alignment),
                             left: reach(left),
                             right: reach(right),
+                            query_lengths: of(query_lengths),
                             key_lengths: of(key_lengths),
                             prefix_lengths: of(prefix_lengths),
                         };
@@ -231,7 +253,7 @@ mod tests {
 
     fn check(v: &Visibility<'_>, shape: &Shape, batch: usize) {
         let sequence = v.sequence(shape, batch);
-        let seen = |row: usize, key: usize| sequence.seen(row).contains(&key) || key < sequence.prefix;
+        let seen = |row: usize, key: usize| sequence.seen(row).contains(&key) || key < sequence.prefix(row);
         for (row, key) in (0..4).flat_map(|row| (0..7).map(move |key| (row, key))) {
             assert_eq!(seen(row, key), sees(v, shape, batch, row, key), "{v:?} {batch} {row} {key}");
         }

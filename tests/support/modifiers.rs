@@ -31,6 +31,7 @@ pub struct Modifiers {
     pub alignment: Alignment,
     pub left: Option<usize>,
     pub right: Option<usize>,
+    pub query_lengths: Option<Vec<usize>>,
     pub key_lengths: Option<Vec<usize>>,
     pub prefix_lengths: Option<Vec<usize>>,
     pub sinks: Option<Vec<f32>>,
@@ -108,6 +109,7 @@ impl Modifiers {
             alignment: self.alignment,
             left: self.left,
             right: self.right,
+            query_lengths: self.query_lengths.clone(),
             key_lengths: self.key_lengths.clone(),
             prefix_lengths: self.prefix_lengths.clone(),
             sinks: self.sinks.clone(),
@@ -139,6 +141,9 @@ impl Modifiers {
             Some(0) => attention = attention.causal(),
             Some(keys) => attention = attention.right_window(keys),
             None => {}
+        }
+        if let Some(lengths) = &self.query_lengths {
+            attention = attention.query_lengths(lengths);
         }
         if let Some(lengths) = &self.key_lengths {
             attention = attention.key_lengths(lengths);

@@ -21,6 +21,8 @@ pub struct Options {
     pub left: Option<usize>,
     /// Keys seen after the own position.
     pub right: Option<usize>,
+    /// Query rows of each sequence; the others see no key.
+    pub query_lengths: Option<Vec<usize>>,
     /// Keys of each sequence.
     pub key_lengths: Option<Vec<usize>>,
     /// Keys that every row of a sequence sees.
@@ -52,10 +54,15 @@ impl Options {
     pub fn position(&self, shape: &Shape, batch: usize, row: usize) -> i128 {
         let offset = match self.alignment {
             Alignment::TopLeft => 0,
-            Alignment::BottomRight => self.length(shape, batch) as i128 - shape.q_len as i128,
+            Alignment::BottomRight => self.length(shape, batch) as i128 - self.rows(shape, batch) as i128,
             Alignment::Offset(offset) => i128::from(offset),
         };
         row as i128 + offset
+    }
+
+    /// The query rows of a sequence.
+    fn rows(&self, shape: &Shape, batch: usize) -> usize {
+        self.query_lengths.as_ref().map_or(shape.q_len, |lengths| lengths[batch])
     }
 
     /// The keys of a sequence.
@@ -69,7 +76,7 @@ impl Options {
         let near = self.left.is_none_or(|keys| at >= position - keys as i128)
             && self.right.is_none_or(|keys| at <= position + keys as i128);
         let prefix = self.prefix_lengths.as_ref().is_some_and(|lengths| key < lengths[batch]);
-        key < self.length(shape, batch) && (near || prefix)
+        row < self.rows(shape, batch) && key < self.length(shape, batch) && (near || prefix)
     }
 
     /// The factor of `q·k`.

@@ -7,7 +7,7 @@ export const STORAGE = ['f32', 'f16', 'bf16'];
 const STAGES = ['raw', 'softcapped', 'biased', 'softmax'];
 const KNOWN = new Set([
   'q', 'k', 'v', 'out', 'lse', 'scores', 'stage', 'scale', 'softcap', 'causal', 'leftWindow', 'rightWindow', 'offset',
-  'keyLengths', 'prefixLengths', 'alibiSlopes', 'sinks', 'mask', 'bias',
+  'queryLengths', 'keyLengths', 'prefixLengths', 'alibiSlopes', 'sinks', 'mask', 'bias',
 ]);
 
 const list = (shape) => `[${shape.join(', ')}]`;
@@ -26,8 +26,8 @@ export function shapeOf({ q, k, v }) {
 }
 
 /** The numbers of a call's plain arrays, which must be copied. */
-export const plain = ({ keyLengths, prefixLengths, alibiSlopes, sinks }) =>
-  [keyLengths, prefixLengths, alibiSlopes, sinks]
+export const plain = ({ queryLengths, keyLengths, prefixLengths, alibiSlopes, sinks }) =>
+  [queryLengths, keyLengths, prefixLengths, alibiSlopes, sinks]
     .reduce((sum, list) => sum + (list && !(list instanceof Tensor) ? list.length : 0), 0);
 
 /**
@@ -119,6 +119,7 @@ export function write(heap, address, room, call, storage) {
   tensor('scores', call.scores, scores, ['f32']);
   dense('bias', bias, storage);
   dense('mask', mask, ['bool']);
+  numbers('query_lengths', call.queryLengths, 'u32');
   numbers('key_lengths', call.keyLengths, 'u32');
   numbers('prefix_lengths', call.prefixLengths, 'u32');
   numbers('alibi_slopes', call.alibiSlopes, 'f32');
@@ -127,7 +128,7 @@ export function write(heap, address, room, call, storage) {
 }
 
 /** The words of the module's `Call`. */
-const WORDS = 7 + 4 + 1 + 5 + 8 * 6 + 4 * 2;
+const WORDS = 7 + 4 + 1 + 5 + 8 * 6 + 5 * 2;
 
 function integer(name, x) {
   if (!Number.isInteger(x) || Math.abs(x) >= 2 ** 31) throw GqaError.misfit(name, 'an integer', x);

@@ -3,7 +3,8 @@
 /** The names of `gqa::Operand`, in its order. */
 const operands = [
   'batch', 'q_heads', 'kv_heads', 'q_len', 'kv_len', 'head_dim', 'value_dim', 'q', 'k', 'v', 'out', 'lse', 'scores',
-  'bias', 'mask', 'key_lengths', 'prefix_lengths', 'alibi_slopes', 'sinks', 'scale', 'softcap', 'scratch',
+  'bias', 'mask', 'query_lengths', 'key_lengths', 'prefix_lengths', 'alibi_slopes', 'sinks', 'scale', 'softcap',
+  'scratch',
 ];
 
 /** The variants of `gqa::Error` by their number, and their texts. */

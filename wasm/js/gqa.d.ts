@@ -51,6 +51,8 @@ export interface Call {
   rightWindow?: number;
   /** Position of the first query row among the keys; by default the last row stands at the last key. */
   offset?: number;
+  /** Query rows of each sequence: those from there on see no key. */
+  queryLengths?: Tensor | ArrayLike<number>;
   /** Keys of each sequence. */
   keyLengths?: Tensor | ArrayLike<number>;
   /** First keys of each sequence that every row sees. */

@@ -56,6 +56,7 @@ pub(crate) struct Call {
     scores: Tensor,
     bias: Tensor,
     mask: Tensor,
+    query_lengths: Slice,
     key_lengths: Slice,
     prefix_lengths: Slice,
     alibi_slopes: Slice,
@@ -125,6 +126,7 @@ impl Call {
         scores: Tensor::NONE,
         bias: Tensor::NONE,
         mask: Tensor::NONE,
+        query_lengths: Slice::NONE,
         key_lengths: Slice::NONE,
         prefix_lengths: Slice::NONE,
         alibi_slopes: Slice::NONE,
@@ -198,6 +200,9 @@ impl Call {
         }
         // SAFETY: the caller's promise, for each slice.
         unsafe {
+            if let Some(lengths) = self.query_lengths.get() {
+                attention = attention.query_lengths(lengths);
+            }
             if let Some(lengths) = self.key_lengths.get() {
                 attention = attention.key_lengths(lengths);
             }

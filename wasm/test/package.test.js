@@ -67,8 +67,8 @@ test('each modifier reaches the crate', async () => {
   const mask = gqa.tensor('bool', [1, 1, 1, 12], Array.from({ length: 12 }, (_, i) => i % 3 !== 1));
   for (const modifier of [
     { scale: 1 }, { softcap: 0.5 }, { leftWindow: 2 }, { causal: false, rightWindow: 3 }, { offset: -4 },
-    { keyLengths: [7] }, { prefixLengths: [9] }, { alibiSlopes: [1, 0.5, 0.25, 0.125] }, { sinks: [0, 1, 2, 3] }, { bias },
-    { mask },
+    { queryLengths: [1] }, { keyLengths: [7] }, { prefixLengths: [9] }, { alibiSlopes: [1, 0.5, 0.25, 0.125] },
+    { sinks: [0, 1, 2, 3] }, { bias }, { mask },
   ]) {
     assert.notDeepEqual(gqa.attend({ ...call, ...modifier }).data.slice(), plain, Object.keys(modifier)[0]);
   }
@@ -133,6 +133,7 @@ test('errors are typed and speak as the crate does', async () => {
     'sinks[2]: needed a number < ∞, had inf': { ...call, sinks: [0, 0, Infinity, 0] },
     'alibi_slopes: needed exactly 4 numbers, had 3': { ...call, alibiSlopes: [1, 2, 3] },
     'key_lengths[0]: needed at most 4, had 5': { ...call, keyLengths: [5] },
+    'query_lengths: needed exactly 1 numbers, had 2': { ...call, queryLengths: [1, 1] },
     'prefix_lengths: needed exactly 1 numbers, had 2': { ...call, prefixLengths: [1, 2] },
     'k: needed [1, 2, 4, 16], had [1, 2, 4, 8]': { ...call, k: tensor(1, 2, 4, 8) },
     'k: needed contiguous rows, had a stride of 4': { ...call, k: tensor(1, 2, 16, 4).transpose(2, 3) },

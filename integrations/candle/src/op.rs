@@ -127,6 +127,9 @@ impl Op {
         if let Some(keys) = options.right_window {
             attention = attention.right_window(keys);
         }
+        if let Some(lengths) = &options.query_lengths {
+            attention = attention.query_lengths(lengths);
+        }
         if let Some(lengths) = &options.key_lengths {
             attention = attention.key_lengths(lengths);
         }

@@ -27,6 +27,7 @@ pub struct Options {
     pub(crate) alignment: Alignment,
     pub(crate) left_window: Option<usize>,
     pub(crate) right_window: Option<usize>,
+    pub(crate) query_lengths: Option<Vec<usize>>,
     pub(crate) key_lengths: Option<Vec<usize>>,
     pub(crate) prefix_lengths: Option<Vec<usize>>,
     pub(crate) alibi: Option<Vec<f32>>,
@@ -74,6 +75,13 @@ impl Options {
     /// Hides the keys more than `keys` after a row's own position. Of several calls the tightest holds.
     pub fn right_window(mut self, keys: usize) -> Self {
         self.right_window = Some(self.right_window.map_or(keys, |reach| reach.min(keys)));
+        self
+    }
+
+    /// The number of query rows of each sequence, for batches of chunks of different lengths: the rows from there on see no
+    /// key, and bottom-right the last of the rows stands at the last key.
+    pub fn query_lengths(mut self, lengths: impl Into<Vec<usize>>) -> Self {
+        self.query_lengths = Some(lengths.into());
         self
     }
 

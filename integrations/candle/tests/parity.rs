@@ -295,6 +295,25 @@ fn prefixes_are_visible_to_every_row() {
     assert!(distance < 1e-5, "{distance}");
 }
 
+/// Chunks of 9 and of 4 rows, the second padded, for 9 and 7 keys.
+#[test]
+fn chunks_of_different_lengths_in_one_batch() {
+    let sizes = [2, 4, 2, 9, 9, 16, 16];
+    let [q, k, v] = inputs(sizes, DType::F32);
+    let (rows, keys) = ([9, 4], [9, 7]);
+    let options = Options::new().causal().query_lengths(rows).key_lengths(keys);
+    let out = attention(&q, &k, &v, &options).unwrap();
+    for b in 0..2 {
+        let part = |x: &Tensor, len: usize| x.narrow(0, b, 1).unwrap().narrow(2, 0, len).unwrap();
+        let alone =
+            attention(&part(&q, rows[b]), &part(&k, keys[b]), &part(&v, keys[b]), &Options::new().causal());
+        // Fewer rows may be summed in another order.
+        assert!(distance(&part(&out, rows[b]), &alone.unwrap()) < 1e-6);
+    }
+    let beyond = out.narrow(0, 1, 1).unwrap().narrow(2, 4, 5).unwrap();
+    assert_eq!(distance(&beyond, &beyond.zeros_like().unwrap()), 0.0);
+}
+
 /// candle's flash attention takes and wants `[batch, row, head, dim]`.
 #[test]
 fn candle_nn_flash_attention_agrees() {

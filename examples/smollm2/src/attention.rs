@@ -1,13 +1,12 @@
 //! Attention over a cache: by gqa, and by a plain loop.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use gqa::{Attention, Item, Items, Shape, ViewMut};
+use gqa::{Attention, Element, Shape, View, ViewMut};
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::cache::{Cache, Room, Stored};
+use crate::cache::{Cache, Room};
 use crate::model::Config;
 
 /// A cache, and causal attention over it.
@@ -18,6 +17,10 @@ pub trait Attend {
     /// Attention of the queries of tokens `position..`, which have been appended: `[token][head][head_dim]` to the same.
     /// Returns the time that it took, without moving queries and outputs into and out of another library's tensors.
     fn attend(&mut self, layer: usize, position: usize, q: &[f32], out: &mut [f32]) -> Result<Duration>;
+
+    /// How many tokens from `position` on may be appended before they attend: as many as replace none that the first of
+    /// them must see. At least 1.
+    fn at_once(&self, position: usize) -> usize;
 
     /// Bytes that keys and values take.
     fn bytes(&self) -> usize;
@@ -40,9 +43,9 @@ pub struct Gqa<T> {
 }
 
 /// Multiply-adds below which waking another thread costs more than it saves.
-const WORTH_A_THREAD: usize = 1 << 17;
+const WORTH_A_THREAD: usize = 1 << 18;
 
-impl<T: Stored> Gqa<T> {
+impl<T: Element> Gqa<T> {
     /// With an empty cache.
     pub fn new(config: &Config, room: Room) -> Self {
         let scratch = vec![Vec::new(); rayon::current_num_threads()];
@@ -50,7 +53,7 @@ impl<T: Stored> Gqa<T> {
     }
 }
 
-impl<T: Stored> Attend for Gqa<T> {
+impl<T: Element> Attend for Gqa<T> {
     fn append(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) -> Result<()> {
         self.cache.append(layer, position, k, v);
         Ok(())
@@ -60,20 +63,20 @@ impl<T: Stored> Attend for Gqa<T> {
         let start = Instant::now();
         let Self { config, cache, scratch } = self;
         let shape = shape(config, position, q, |last| cache.len(last));
-        let Shape { q_heads, q_len, kv_len, head_dim, .. } = shape;
+        let Shape { q_heads, q_len, head_dim, .. } = shape;
         let (k, v) = cache.views(layer);
         let mut job = Attention::new(shape)?.causal().bind(
-            gqa::View::bshd(q, q_heads, q_len, head_dim),
+            View::bshd(q, q_heads, q_len, head_dim),
             k,
             v,
             ViewMut::bshd(out, q_heads, q_len, head_dim),
         )?;
         let scratch_len = job.scratch_len();
-        let threads = if q_len * kv_len * q_heads * head_dim < WORTH_A_THREAD { 1 } else { scratch.len() };
-        let items = Mutex::new(job.items());
+        let threads = if shape.multiply_adds() < WORTH_A_THREAD { 1 } else { scratch.len() };
+        let queue = job.items().queue();
         scratch[..threads].par_iter_mut().try_for_each(|scratch| {
             scratch.resize(scratch_len, 0.0);
-            while let Some(mut item) = next(&items) {
+            while let Some(mut item) = queue.pop() {
                 item.run(scratch)?;
             }
             Ok::<_, gqa::Error>(())
@@ -81,16 +84,13 @@ impl<T: Stored> Attend for Gqa<T> {
         Ok(start.elapsed())
     }
 
+    fn at_once(&self, position: usize) -> usize {
+        self.cache.at_once(position)
+    }
+
     fn bytes(&self) -> usize {
         self.cache.bytes()
     }
-}
-
-/// The next item, with the lock held no longer than that.
-fn next<'j, 'a, T: Stored>(
-    items: &Mutex<Items<'j, 'a, f32, T, T, f32>>,
-) -> Option<Item<'j, 'a, f32, T, T, f32>> {
-    items.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next()
 }
 
 /// Attention as one would write it down, a thread for each row and head.
@@ -135,6 +135,10 @@ impl Attend for Plain {
             }
         });
         Ok(start.elapsed())
+    }
+
+    fn at_once(&self, position: usize) -> usize {
+        self.cache.at_once(position)
     }
 
     fn bytes(&self) -> usize {

@@ -1,33 +1,9 @@
 //! The K/V cache: allocated once, written a token at a time, read in place.
 
-use gqa::{Element, Strides, View, bf16, f16};
+use gqa::{Element, View};
 
 use crate::model::Config;
 use crate::rope::Rope;
-
-/// A storage type of the cache.
-pub trait Stored: Element {
-    /// Rounds to nearest.
-    fn from_f32(x: f32) -> Self;
-    /// Exact.
-    fn to_f32(self) -> f32;
-}
-
-macro_rules! stored {
-    ($type:ident, $from:expr, $to:expr) => {
-        impl Stored for $type {
-            fn from_f32(x: f32) -> Self {
-                $from(x)
-            }
-            fn to_f32(self) -> f32 {
-                $to(self)
-            }
-        }
-    };
-}
-stored!(f32, core::convert::identity, core::convert::identity);
-stored!(f16, f16::from_f32, f16::to_f32);
-stored!(bf16, bf16::from_f32, bf16::to_f32);
 
 /// Room for the keys and values of so many tokens. When it is full, the `sinks` first tokens stay and the rest is a
 /// ring in which each token replaces the oldest: StreamingLLM (Xiao et al., arXiv 2309.17453).
@@ -68,7 +44,7 @@ pub struct Cache<T> {
     rope: Rope,
 }
 
-impl<T: Stored> Cache<T> {
+impl<T: Element> Cache<T> {
     /// Allocates all that will be needed.
     pub fn new(config: &Config, room: Room) -> Self {
         let &Config { layers, kv_heads, head_dim, .. } = config;
@@ -87,6 +63,11 @@ impl<T: Stored> Cache<T> {
     /// Bytes of keys and values.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.k) + size_of_val(&*self.v) + size_of_val(&*self.sink_keys)
+    }
+
+    /// How many tokens from `position` on may be written before they attend: those that are written over none, or one.
+    pub fn at_once(&self, position: usize) -> usize {
+        self.room.slots.saturating_sub(position).max(1)
     }
 
     /// How many tokens are here once the one at `position` is.
@@ -135,9 +116,10 @@ impl<T: Stored> Cache<T> {
 
     /// A layer's keys and values, for calls with as many rows as there are tokens.
     pub fn views(&self, layer: usize) -> (View<'_, T>, View<'_, T>) {
-        let strides = Strides::bhsd(self.kv_heads, self.room.slots, self.head_dim);
         let layer = self.at(layer, 0)..self.at(layer + 1, 0);
-        (View::new(&self.k[layer.clone()], strides), View::new(&self.v[layer], strides))
+        // Of the slots the call's `kv_len` first ones are read.
+        let view = |numbers| View::bhsd(numbers, self.kv_heads, self.room.slots, self.head_dim);
+        (view(&self.k[layer.clone()]), view(&self.v[layer]))
     }
 
     /// A key and a value.
@@ -148,7 +130,7 @@ impl<T: Stored> Cache<T> {
 }
 
 /// Writes heads that lie `stride` apart.
-fn write<'a, T: Stored>(to: &mut [T], stride: usize, heads: impl Iterator<Item = &'a [f32]>) {
+fn write<'a, T: Element>(to: &mut [T], stride: usize, heads: impl Iterator<Item = &'a [f32]>) {
     for (to, head) in to.chunks_mut(stride).zip(heads) {
         for (to, &x) in to.iter_mut().zip(head) {
             *to = T::from_f32(x);

@@ -159,7 +159,9 @@ impl<'m> Sequence<'m> {
     pub fn feed(&mut self, tokens: &[u32], mut progress: impl FnMut(usize)) -> Result<Vec<f32>> {
         let mut last = Vec::new();
         let mut taken = 0;
-        for chunk in tokens.chunks(CHUNK) {
+        while taken < tokens.len() {
+            let most = CHUNK.min(self.attention.at_once(self.position));
+            let chunk = &tokens[taken..tokens.len().min(taken + most)];
             last = self.forward(chunk, |_, _| ())?;
             taken += chunk.len();
             progress(taken);

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use gqa::{bf16, f16};
+use gqa::{Element, bf16, f16};
 use safetensors::SafeTensors;
 use smollm2::Result;
 use smollm2::attention::{Attend, Gqa, Plain};
-use smollm2::cache::{Room, Stored};
+use smollm2::cache::Room;
 use smollm2::model::{Model, Sequence, weights_path};
 
 struct Golden {
@@ -76,7 +76,7 @@ fn compare(name: &str, model: &Model, attention: impl Attend + 'static) -> Resul
     Ok((logit_error, hidden_error, agree))
 }
 
-fn stored<T: Stored>(name: &str, model: &Model) -> Result<(f32, f32, usize)> {
+fn stored<T: Element>(name: &str, model: &Model) -> Result<(f32, f32, usize)> {
     compare(name, model, Gqa::<T>::new(&model.config, Room::whole(64)))
 }
 

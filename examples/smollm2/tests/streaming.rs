@@ -76,9 +76,18 @@ impl Attend for Definition {
         Ok(Duration::ZERO)
     }
 
+    fn at_once(&self, _: usize) -> usize {
+        1
+    }
+
     fn bytes(&self) -> usize {
         0
     }
+}
+
+fn distance(got: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(got.len(), want.len());
+    got.iter().zip(want).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max)
 }
 
 #[test]
@@ -92,11 +101,15 @@ fn a_full_cache_gives_what_positions_within_it_give() -> Result<()> {
         let definition = Definition { config: config.clone(), room, tokens: vec![Vec::new(); config.layers] };
         let mut want = Sequence::new(&model, Box::new(definition));
         let mut got = Sequence::new(&model, Box::new(Gqa::<f32>::new(config, room)));
-        let mut greatest = 0f32;
+        let (mut greatest, mut last) = (0f32, Vec::new());
         for token in tokens.chunks(1) {
             let (want, got) = (want.feed(token, |_| ())?, got.feed(token, |_| ())?);
-            greatest = got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(greatest, f32::max);
+            greatest = distance(&got, &want).max(greatest);
+            last = want;
         }
+        // A prompt longer than the cache.
+        let whole = Sequence::new(&model, Box::new(Gqa::<f32>::new(config, room))).feed(&tokens, |_| ())?;
+        greatest = distance(&whole, &last).max(greatest);
         println!("{room:?}, {} tokens: greatest error of a logit {greatest:.1e}", tokens.len());
         assert!(tokens.len() > 3 * room.slots && greatest < 1e-3);
     }

@@ -23,14 +23,17 @@ pub fn run(model: &Model, options: &Options, prompt: &str) -> Result<()> {
     let mut sampler = Sampler::new(options.temperature.unwrap_or(0.0), options.seed);
 
     let start = Instant::now();
-    let mut logits = sequence.feed(&prompt, |taken| {
-        if stderr().is_terminal() {
-            // Stays on its line, which the end of the prompt clears.
-            let end = if taken < prompt.len() { "" } else { "\r\x1b[K" };
-            eprint!("\rprompt: {taken} of {} tokens{end}", prompt.len());
+    let terminal = stderr().is_terminal();
+    let progress = |taken| {
+        if terminal {
+            eprint!("\rprompt  {taken} of {} tokens", prompt.len());
         }
-    })?;
-    let prompt_figures = figures("prompt", prompt.len(), start.elapsed(), sequence.attention_time());
+    };
+    progress(0);
+    let mut logits = sequence.feed(&prompt, progress)?;
+    // The figures take the place of the progress.
+    let clear = if terminal { "\r\x1b[K" } else { "" };
+    eprintln!("{clear}{}\n", figures("prompt", prompt.len(), start.elapsed(), sequence.attention_time()));
 
     let start = Instant::now();
     let attention_before = sequence.attention_time();
@@ -55,7 +58,7 @@ pub fn run(model: &Model, options: &Options, prompt: &str) -> Result<()> {
     }
     println!();
     let attention = sequence.attention_time() - attention_before;
-    eprintln!("\n{prompt_figures}\n{}", figures("answer", answered, start.elapsed(), attention));
+    eprintln!("\n{}", figures("answer", answered, start.elapsed(), attention));
     let (megabytes, slots) = (sequence.cache_bytes() as f64 / 1e6, room.slots);
     eprintln!("cache   {megabytes:.1} MB for {slots} tokens, {}", options.engine.name());
     Ok(())

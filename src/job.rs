@@ -125,7 +125,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         self.level
     }
 
-    /// The scratch that [`run`](Self::run), or one [`Item`], needs, in f32 elements.
+    /// The scratch that [`run`](Self::run), or one [`Item`], needs, in f32 elements. Calls with fewer rows need no more, and
+    /// `kv_len` and `batch` make no difference: [`Shape::scratch_len`] of the longest chunk of a prompt is enough for all
+    /// calls of a model.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
         let storage = if K::WIDENS || V::WIDENS { KvStorage::Narrow } else { KvStorage::F32 };

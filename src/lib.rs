@@ -2,15 +2,14 @@
 //! slices, no allocation, no threads of its own, the instruction set chosen at run time.
 //!
 //! ```
-//! use gqa::{Attention, Shape, Strides, View, ViewMut, f16};
+//! use gqa::{Attention, Shape, View, ViewMut, f16};
 //!
 //! // 9 query heads on 3 KV heads; 4 new tokens against a cache of 20, causal, K and V stored as f16.
 //! let shape = Shape { batch: 1, q_heads: 9, kv_heads: 3, q_len: 4, kv_len: 20, head_dim: 64, value_dim: 64 };
 //! let q = vec![0.25f32; 9 * 4 * 64];
-//! // A cache with room for 128 tokens, [token, head, dim]: a view names the part that is in use.
+//! // A cache with room for 128 tokens, [token, head, dim], of which the call reads the first 20.
 //! let k_cache = vec![f16::from_f32(0.5); 128 * 3 * 64];
 //! let v_cache = vec![f16::from_f32(2.0); 128 * 3 * 64];
-//! let cache = Strides { batch: 0, head: 64, row: 3 * 64 };
 //! let mut out = vec![0.0f32; 4 * 9 * 64];
 //! let mut scratch = vec![0.0f32; shape.scratch_len()];
 //!
@@ -18,8 +17,8 @@
 //!     .causal()
 //!     .bind(
 //!         View::bhsd(&q, 9, 4, 64),
-//!         View::new(&k_cache, cache),
-//!         View::new(&v_cache, cache),
+//!         View::bshd(&k_cache, 3, 128, 64),
+//!         View::bshd(&v_cache, 3, 128, 64),
 //!         ViewMut::bshd(&mut out, 9, 4, 64),
 //!     )?
 //!     .run(&mut scratch)?;

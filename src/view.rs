@@ -69,13 +69,22 @@ impl<'a, T> View<'a, T> {
         Self { data, strides }
     }
 
-    /// Contiguous `[batch, heads, rows, dim]`.
+    /// Contiguous `[batch, heads, rows, dim]`. `rows` is what each head has in memory; a call reads its `kv_len` first ones:
+    ///
+    /// ```
+    /// use gqa::View;
+    /// // 2 heads of 64, with room for 128 tokens each, whatever the `kv_len` of the next call:
+    /// let cache = [0.0f32; 2 * 128 * 64];
+    /// let k = View::bhsd(&cache, 2, 128, 64);
+    /// # let _ = k;
+    /// ```
     #[must_use]
     pub const fn bhsd(data: &'a [T], heads: usize, rows: usize, dim: usize) -> Self {
         Self::new(data, Strides::bhsd(heads, rows, dim))
     }
 
-    /// Contiguous `[batch, rows, heads, dim]`.
+    /// Contiguous `[batch, rows, heads, dim]`, of which a call may take the first rows of each sequence, as in
+    /// [`bhsd`](Self::bhsd).
     #[must_use]
     pub const fn bshd(data: &'a [T], heads: usize, rows: usize, dim: usize) -> Self {
         Self::new(data, Strides::bshd(heads, rows, dim))

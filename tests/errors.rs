@@ -5,8 +5,8 @@ mod support;
 use std::fmt::Debug;
 
 use gqa::{
-    Alignment, Attention, Error, MaskStrides, Operand, Shape, Stage, Strides, View, ViewMut, f16,
-    grouped_query_attention,
+    Alignment, Attention, Error, KvStorage, Level, MaskStrides, Operand, Shape, Stage, Strides, View,
+    ViewMut, f16, grouped_query_attention,
 };
 use support::levels;
 
@@ -227,6 +227,24 @@ fn short_scratch() {
     assert_eq!(found, short(needed));
     let found = of_job(|mut job, _| job.run(&mut []), 0);
     assert_eq!(found, Error::TooShort { operand: Operand::Scratch, needed, had: 0 });
+}
+
+#[test]
+fn calls_with_fewer_rows_need_no_more_scratch() {
+    for (heads, dims) in [([9, 3], [64, 64]), ([1, 1], [1, 1]), ([8, 1], [128, 80]), ([71, 1], [3, 17])] {
+        let [q_heads, kv_heads] = heads;
+        let [head_dim, value_dim] = dims;
+        let shape = Shape { batch: 1, q_heads, kv_heads, q_len: 0, kv_len: 9, head_dim, value_dim };
+        for (level, storage) in Level::available()
+            .flat_map(|level| [KvStorage::F32, KvStorage::Narrow].map(|storage| (level, storage)))
+        {
+            let lens = (0..300).map(|q_len| Shape { q_len, ..shape }.scratch_len_at(level, storage));
+            assert!(lens.is_sorted(), "{heads:?} {dims:?} {level} {storage:?}");
+        }
+        assert!((0..300).map(|q_len| Shape { q_len, ..shape }.scratch_len()).is_sorted());
+        let others = Shape { q_len: 7, kv_len: 1 << 20, batch: 5, ..shape };
+        assert_eq!(others.scratch_len(), Shape { q_len: 7, ..shape }.scratch_len());
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::cache::{Cache, Room};
-use crate::model::Config;
+use crate::model::{CHUNK, Config};
 
 /// A cache, and causal attention over it.
 pub trait Attend {
@@ -28,9 +28,12 @@ pub trait Attend {
 
 /// The sizes of a call for the tokens `position..` with the queries `q`.
 pub(crate) fn shape(config: &Config, position: usize, q: &[f32], cached: impl Fn(usize) -> usize) -> Shape {
+    let q_len = q.len() / (config.heads * config.head_dim);
+    sizes(config, q_len, cached(position + q_len - 1))
+}
+
+fn sizes(config: &Config, q_len: usize, kv_len: usize) -> Shape {
     let &Config { heads, kv_heads, head_dim, .. } = config;
-    let q_len = q.len() / (heads * head_dim);
-    let kv_len = cached(position + q_len - 1);
     Shape { batch: 1, q_heads: heads, kv_heads, q_len, kv_len, head_dim, value_dim: head_dim }
 }
 
@@ -48,7 +51,8 @@ const WORTH_A_THREAD: usize = 1 << 18;
 impl<T: Element> Gqa<T> {
     /// With an empty cache.
     pub fn new(config: &Config, room: Room) -> Self {
-        let scratch = vec![Vec::new(); rayon::current_num_threads()];
+        let scratch_len = sizes(config, CHUNK, room.slots).scratch_len();
+        let scratch = vec![vec![0.0; scratch_len]; rayon::current_num_threads()];
         Self { config: config.clone(), cache: Cache::new(config, room), scratch }
     }
 }
@@ -71,11 +75,9 @@ impl<T: Element> Attend for Gqa<T> {
             v,
             ViewMut::bshd(out, q_heads, q_len, head_dim),
         )?;
-        let scratch_len = job.scratch_len();
         let threads = if shape.multiply_adds() < WORTH_A_THREAD { 1 } else { scratch.len() };
         let queue = job.items().queue();
         scratch[..threads].par_iter_mut().try_for_each(|scratch| {
-            scratch.resize(scratch_len, 0.0);
             while let Some(mut item) = queue.pop() {
                 item.run(scratch)?;
             }

@@ -20,7 +20,7 @@ use crate::rope::Rope;
 use crate::tokenizer::Tokenizer;
 
 /// Tokens of a prompt that go through the layers at once: bounds the memory of activations.
-const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 512;
 
 /// The sizes of a model.
 #[derive(Clone, Debug)]

@@ -45,7 +45,20 @@ pulp::simd_type!({
 
 /// Whether the operating system saves the registers that `mask` names in XCR0.
 /// `std` asks this itself; pulp without `std` looks at CPUID alone.
-fn system_saves(mask: u64) -> bool {
+fn system_saves(mask: u8) -> bool {
+    // Asked once: under a hypervisor CPUID takes microseconds. The bit of the x87 registers tells that it has been.
+    const ASKED: u8 = 1;
+    static SAVED: AtomicU8 = AtomicU8::new(0);
+    let mut saved = SAVED.load(Ordering::Relaxed);
+    if saved & ASKED == 0 {
+        saved = saved_by_system() | ASKED;
+        SAVED.store(saved, Ordering::Relaxed);
+    }
+    saved & mask == mask
+}
+
+/// The low byte of XCR0, 0 where there is none.
+fn saved_by_system() -> u8 {
     const OSXSAVE: u32 = 1 << 27;
     #[target_feature(enable = "xsave")]
     fn xcr0() -> u64 {
@@ -55,7 +68,7 @@ fn system_saves(mask: u64) -> bool {
     // SAFETY: every x86 that runs SSE2 code has CPUID, whose leaf 1 always exists.
     let has_xgetbv = unsafe { __cpuid(1) }.ecx & OSXSAVE != 0;
     // SAFETY: OSXSAVE says that the system has enabled XGETBV.
-    has_xgetbv && unsafe { xcr0() } & mask == mask
+    if has_xgetbv { unsafe { xcr0() }.to_le_bytes()[0] } else { 0 }
 }
 
 pub(super) fn has_avx2() -> bool {

@@ -17,8 +17,8 @@ const DECODED: usize = 15;
 struct Contender<'m> {
     engine: Engine,
     sequence: Sequence<'m>,
-    /// Attention over the prompt.
-    prompt: Duration,
+    /// The prompt so far: attention, and all.
+    prompt: (Duration, Duration),
     /// A decoded token: attention, and all.
     decoded: Vec<(Duration, Duration)>,
     /// Tokens a second of attention alone at each length.
@@ -52,20 +52,20 @@ pub fn run(model: &Model, options: &Options) -> Result<()> {
         tokens.get(..room.slots).ok_or_else(|| format!("the text has {} tokens only", tokens.len()))?;
     let contender = |&engine: &Engine| -> Result<Contender<'_>> {
         let sequence = Sequence::new(model, engine.attention(&model.config, room)?);
-        Ok(Contender { engine, sequence, prompt: Duration::ZERO, decoded: Vec::new(), rates: Vec::new() })
+        Ok(Contender { engine, sequence, prompt: Default::default(), decoded: Vec::new(), rates: Vec::new() })
     };
     let mut contenders = ENGINES.iter().map(contender).collect::<Result<Vec<_>>>()?;
-    println!("                            prompt so far               a token more");
+    println!("                            prompt so far                      a token more");
     println!(
-        "context  attention            attention/s   attention/ms  tokens/s of it  to the plain loop  share of all"
+        "context  attention         attention/s    all/s  attention/ms  all/ms  tokens/s of attention  of all"
     );
     let mut at = 0;
     for &context in &options.contexts {
         let prompt =
             tokens.get(at..context).ok_or("--contexts must grow by more than what is decoded at each")?;
         for contender in &mut contenders {
-            let (attention, _) = contender.feed(prompt)?;
-            contender.prompt += attention;
+            let (attention, all) = contender.feed(prompt)?;
+            contender.prompt = (contender.prompt.0 + attention, contender.prompt.1 + all);
             contender.decoded.clear();
         }
         at = context + DECODED;
@@ -75,20 +75,20 @@ pub fn run(model: &Model, options: &Options) -> Result<()> {
                 contender.decoded.push(times);
             }
         }
-        let mut plain = None;
         for contender in &mut contenders {
             contender.decoded.sort();
             let (attention, all) = contender.decoded[DECODED / 2];
             let (attention, all) = (attention.as_secs_f64(), all.as_secs_f64());
             contender.rates.push(1.0 / attention);
             println!(
-                "{context:7}  {:17} {:14.2} {:14.3} {:15.0} {:17.1}x {:11.0} %",
+                "{context:7}  {:17} {:11.2} {:8.2} {:13.2} {:7.1} {:22.0} {:7.1}",
                 contender.engine.name(),
-                contender.prompt.as_secs_f64(),
+                contender.prompt.0.as_secs_f64(),
+                contender.prompt.1.as_secs_f64(),
                 attention * 1e3,
+                all * 1e3,
                 1.0 / attention,
-                *plain.get_or_insert(attention) / attention,
-                100.0 * attention / all,
+                1.0 / all,
             );
         }
     }

@@ -108,6 +108,23 @@ fn decode(criterion: &mut Criterion) {
     every_storage(criterion, "decode", (16, 1, 128), (1, 4096));
 }
 
+/// What a call costs before it computes anything: its builder, with the level detected, and its checks.
+fn bind(criterion: &mut Criterion) {
+    let shape =
+        Shape { batch: 1, q_heads: 9, kv_heads: 3, q_len: 1, kv_len: 512, head_dim: 64, value_dim: 64 };
+    let mut operands = Operands::<f32>::new(shape);
+    let mut scratch = Vec::new();
+    criterion.bench_function("bind/f32/hq9-hkv3-d64/kv512", |bencher| {
+        bencher.iter(|| {
+            let attention = Attention::new(black_box(shape)).expect("a valid shape").causal();
+            black_box(operands.bind(&attention).expect("operands of the shape"));
+        });
+    });
+    criterion.bench_function("bind/f32/hq9-hkv3-d64/kv512/and-run", |bencher| {
+        bencher.iter(|| run(black_box(&mut operands), Level::detect(), &mut scratch));
+    });
+}
+
 fn brief() -> Criterion {
     Criterion::default()
         .sample_size(10)
@@ -115,5 +132,5 @@ fn brief() -> Criterion {
         .measurement_time(Duration::from_secs(1))
 }
 
-criterion_group! { name = benches; config = brief(); targets = prefill, decode }
+criterion_group! { name = benches; config = brief(); targets = prefill, decode, bind }
 criterion_main!(benches);

@@ -114,29 +114,22 @@ fn median(mut call: impl FnMut() -> bool) -> f64 {
     samples.get(samples.len() / 2).copied().unwrap_or(once.as_secs_f64())
 }
 
-/// A storage type of the crate, with its conversions.
+/// A storage type of the crate, with its name.
 trait Storage: Element {
     const NAME: &str;
-    fn from_f32(x: f32) -> Self;
-    fn to_f32(self) -> f32;
 }
 
-macro_rules! storage {
-    ($type:ident, $from:expr, $to:expr) => {
-        impl Storage for $type {
-            const NAME: &str = stringify!($type);
-            fn from_f32(x: f32) -> Self {
-                $from(x)
-            }
-            fn to_f32(self) -> f32 {
-                $to(self)
-            }
-        }
-    };
+impl Storage for f32 {
+    const NAME: &str = "f32";
 }
-storage!(f32, core::convert::identity, core::convert::identity);
-storage!(f16, f16::from_f32, f16::to_f32);
-storage!(bf16, bf16::from_f32, bf16::to_f32);
+
+impl Storage for f16 {
+    const NAME: &str = "f16";
+}
+
+impl Storage for bf16 {
+    const NAME: &str = "bf16";
+}
 
 /// What limits a call: arithmetic, or reading K and V.
 #[derive(Clone, Copy, PartialEq)]

@@ -9,27 +9,23 @@ pub(crate) trait Number: Element + Default {
     const NAME: &'static str;
     /// Half a unit in the last place of a number near 1.
     const ROUNDING: f64;
-    fn from_f32(x: f32) -> Self;
     fn to_f64(self) -> f64;
 }
 
 macro_rules! number {
-    ($type:ident, $rounding:literal, $from_f32:expr) => {
+    ($type:ident, $rounding:literal) => {
         impl Number for $type {
             const NAME: &'static str = stringify!($type);
             const ROUNDING: f64 = $rounding;
-            fn from_f32(x: f32) -> Self {
-                $from_f32(x)
-            }
             fn to_f64(self) -> f64 {
                 self.into()
             }
         }
     };
 }
-number!(f32, 0.0, core::convert::identity);
-number!(f16, 4.9e-4, f16::from_f32);
-number!(bf16, 3.9e-3, bf16::from_f32);
+number!(f32, 0.0);
+number!(f16, 4.9e-4);
+number!(bf16, 3.9e-3);
 
 /// Numbers between -1 and 1, always the same, in huge pages where there are many.
 pub(crate) fn random<T: Number>(count: usize, seed: u64) -> Vec<T> {

@@ -75,24 +75,20 @@ impl Request {
 /// A storage type of the crate, as the files hold it.
 trait Number: Element {
     fn from_le(bytes: &[u8]) -> Self;
-    fn to_f32(self) -> f32;
 }
 
 macro_rules! number {
-    ($type:ident, $to_f32:expr) => {
+    ($type:ident) => {
         impl Number for $type {
             fn from_le(bytes: &[u8]) -> Self {
                 bytes.try_into().map_or($type::NAN, $type::from_le_bytes)
             }
-            fn to_f32(self) -> f32 {
-                $to_f32(self)
-            }
         }
     };
 }
-number!(f32, core::convert::identity);
-number!(f16, f16::to_f32);
-number!(bf16, bf16::to_f32);
+number!(f32);
+number!(f16);
+number!(bf16);
 
 /// Numbers from a cache line's boundary on, as an engine would place its cache: no vector lies in two lines.
 struct Aligned<T> {

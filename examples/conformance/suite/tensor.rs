@@ -26,11 +26,10 @@ pub(crate) struct Tensor {
 pub(crate) trait Float: Element {
     fn slice(data: &Data) -> Option<&[Self]>;
     fn data(elements: Vec<Self>) -> Data;
-    fn from_f32(x: f32) -> Self;
 }
 
 macro_rules! float {
-    ($type:ty, $variant:ident, $from:expr) => {
+    ($type:ty, $variant:ident) => {
         impl Float for $type {
             fn slice(data: &Data) -> Option<&[Self]> {
                 if let Data::$variant(elements) = data { Some(elements) } else { None }
@@ -38,15 +37,12 @@ macro_rules! float {
             fn data(elements: Vec<Self>) -> Data {
                 Data::$variant(elements)
             }
-            fn from_f32(x: f32) -> Self {
-                $from(x)
-            }
         }
     };
 }
-float!(f32, F32, core::convert::identity);
-float!(f16, F16, f16::from_f32);
-float!(bf16, Bf16, bf16::from_f32);
+float!(f32, F32);
+float!(f16, F16);
+float!(bf16, Bf16);
 
 impl Tensor {
     pub(crate) fn read(view: &TensorView<'_>) -> Result<Self, Reason> {

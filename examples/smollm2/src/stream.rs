@@ -97,7 +97,7 @@ impl Window {
         let count = window.len() as f64;
         let distinct = window.windows(4).collect::<HashSet<_>>().len() as f64 / (count - 3.0);
         println!(
-            "{:8} {:11.2} {:15.1} % {:9.1} {:8.1} % {:9.1} {:11}",
+            "{:8} {:11.2} {:15.1} % {:9.1} {:8.1} % {:9.1} {:>11}",
             tokens.len(),
             (self.surprise / count).exp(),
             100.0 * distinct,

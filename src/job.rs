@@ -309,7 +309,7 @@ impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
         // SAFETY: `Items` made `place` within the bound sizes and hands each index out once, itself or through the one
         // `Queue` that it becomes; the job is borrowed exclusively while items live, and `&mut self` keeps two runs of one
         // item apart.
-        let results = unsafe {
+        let mut results = unsafe {
             Results {
                 out: job.out.claim(*place),
                 lse: job.lse.map(|lse| lse.claim(*place)),
@@ -317,7 +317,7 @@ impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
             }
         };
         let (shape, modifiers, place) = (&job.shape, &job.modifiers, *place);
-        let (q, k, v) = (&job.q, &job.k, &job.v);
+        let (q, k, v, results) = (&job.q, &job.k, &job.v, &mut results);
         if let (Some(level), Some(k), Some(v)) = (job.pairs, K::as_bf16(k), V::as_bf16(v)) {
             level.dispatch(Task { shape, modifiers, place, q, k, v, results, scratch });
         } else {

@@ -350,7 +350,8 @@ pub(crate) fn bytes_of(booleans: &[bool]) -> &[u8] {
 /// The rows of one work item of an operand that is read, by the same names as [`RowsMut`] has for one that is written.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a, T> {
-    pub(crate) view: &'a View<'a, T>,
+    /// A copy: a reference would keep all of the job in memory, where a small core's stack is short.
+    pub(crate) view: View<'a, T>,
     pub(crate) dim: usize,
     pub(crate) place: Place,
 }

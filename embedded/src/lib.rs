@@ -174,8 +174,8 @@ const PAINT: u32 = 0xdead_beef;
 /// Words below the stack pointer that are painted.
 const PAINTED: usize = 2048;
 
-/// Fills the unused stack.
-#[inline(never)]
+/// Fills the unused stack. In its caller's frame, which the count begins at.
+#[inline(always)]
 fn paint() {
     let top = cortex_m::register::msp::read() as *mut u32;
     for word in 1..=PAINTED {
@@ -185,7 +185,7 @@ fn paint() {
 }
 
 /// The bytes that have been used since.
-#[inline(never)]
+#[inline(always)]
 fn painted_over() -> u32 {
     let top = cortex_m::register::msp::read() as *const u32;
     let mut word = PAINTED;

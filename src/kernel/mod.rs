@@ -51,7 +51,8 @@ pub(crate) struct Task<'a, Q, K, V, O> {
     pub(crate) q: &'a View<'a, Q>,
     pub(crate) k: &'a View<'a, K>,
     pub(crate) v: &'a View<'a, V>,
-    pub(crate) results: Results<'a, O>,
+    /// Apart from the rest, which need not lie in memory then.
+    pub(crate) results: &'a mut Results<'a, O>,
     pub(crate) scratch: &'a mut [f32],
 }
 
@@ -64,7 +65,7 @@ pub(crate) struct Results<'a, O> {
 
 impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O> {
     #[inline(always)]
-    fn run<S: Isa>(mut self, s: S) {
+    fn run<S: Isa>(self, s: S) {
         self.results.prefill_inspection(self.place.count);
         match Kernel::of(self.shape, S::LEVEL) {
             Kernel::Few => few::run(s, self),
@@ -79,7 +80,7 @@ impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O>
 /// A task of many rows, with products of bf16.
 impl<Q: Element, O: Element> PairsOp for Task<'_, Q, bf16, bf16, O> {
     #[inline(always)]
-    fn run<S: Pairs>(mut self, s: S) {
+    fn run<S: Pairs>(self, s: S) {
         self.results.prefill_inspection(self.place.count);
         let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
         s.with_tile(vecs, ManyRows { s, task: self, arithmetic: Paired });
@@ -114,7 +115,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
 
     /// The query rows of the item.
     fn queries(&self) -> Rows<'a, Q> {
-        Rows { view: self.q, dim: self.shape.head_dim, place: self.place }
+        Rows { view: *self.q, dim: self.shape.head_dim, place: self.place }
     }
 
     /// The query rows of the item that comes after this one for the same keys, if there is one.

@@ -1,6 +1,9 @@
 /** What elements are stored as. `f16` is a `Float16Array` where the engine has it, else its bits; `bf16` is its bits. */
 export type Dtype = 'f32' | 'f16' | 'bf16' | 'u32' | 'bool';
 
+/** `Float16Array` where the compiler's library has it. */
+export type HalfArray = typeof globalThis extends { Float16Array: { prototype: infer T } } ? T : Uint16Array;
+
 export type Level = 'relaxed-simd' | 'simd128' | 'scalar';
 
 /** A strided view of a module's memory. */
@@ -15,7 +18,7 @@ export class Tensor {
   /** Elements from the first to the last, those between rows included. */
   readonly length: number;
   /** A view of the memory itself. Ask again after an allocation: growing the memory detaches older views. */
-  readonly data: Float32Array | Uint16Array | Uint32Array | Uint8Array;
+  readonly data: Float32Array | HalfArray | Uint16Array | Uint32Array | Uint8Array;
   transpose(a: number, b: number): Tensor;
   slice(axis: number, start: number, end?: number): Tensor;
   /** Of a tensor in row-major order. */

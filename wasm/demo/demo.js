@@ -8,7 +8,7 @@ import { CACHE, PROMPT, models, race } from './race.js';
 const $ = (id) => document.getElementById(id);
 const [HEADS, KV_HEADS] = [9, 3];
 const size = tokens.length;
-const state = { layer: '14', head: 0, token: size - 1, weights: undefined, under: () => undefined };
+const state = { layer: '14', head: undefined, token: size - 1, weights: undefined, under: () => undefined };
 
 /** The f32 tensors of a safetensors file. */
 async function readVectors(url) {
@@ -36,6 +36,16 @@ async function compute(gqa, layer) {
   const weights = scores.data.slice();
   gqa.release(mark);
   return { weights, difference };
+}
+
+/** The head that looks least at the first token: what the others rest on says little. */
+function widest(weights) {
+  const sums = Array.from({ length: HEADS }, (_, head) => {
+    let sum = 0;
+    for (let row = 0; row < size; row++) sum += weights[(head * size + row) * size];
+    return sum;
+  });
+  return sums.indexOf(Math.min(...sums));
 }
 
 const headWeights = (head) => state.weights.subarray(head * size * size, (head + 1) * size * size);
@@ -75,7 +85,7 @@ function makeButton(host, label, act) {
 
 async function showLayer(gqa, layer) {
   const { weights, difference } = await compute(gqa, layer);
-  Object.assign(state, { layer, weights });
+  Object.assign(state, { layer, weights, head: state.head ?? widest(weights) });
   $('error').textContent = difference.toExponential(1);
   $('error').dataset.value = difference;
   draw();

@@ -33,7 +33,9 @@ export function drawThumbnail(canvas, weights, size) {
 export function drawMap(canvas, weights, tokens, selected) {
   const size = tokens.length;
   const width = canvas.clientWidth;
-  const margin = Math.min(92, width * 0.17);
+  // Where tokens would be too small to read, the map has the room; the prompt above names the row.
+  const named = width > 420;
+  const margin = named ? Math.min(92, width * 0.17) : 0;
   const cell = (width - margin) / size;
   const scale = devicePixelRatio;
   canvas.width = canvas.height = width * scale;
@@ -48,7 +50,7 @@ export function drawMap(canvas, weights, tokens, selected) {
   context.font = `${Math.min(12, cell * 0.92)}px ${style.fontFamily}`;
   context.textBaseline = 'middle';
   const [soft, strong, mark] = ['--soft', '--ink', '--second'].map((name) => `rgb(${[...colour(name)].slice(0, 3)})`);
-  tokens.forEach((token, i) => {
+  (named ? tokens : []).forEach((token, i) => {
     context.fillStyle = i === selected ? strong : soft;
     context.textAlign = 'right';
     context.fillText(token.trim(), margin - 7, margin + (i + 0.5) * cell);

@@ -102,7 +102,7 @@ export async function race(model, modules, hosts, svg) {
       // All modules must agree, here too.
       bar.dataset.difference = Math.max(...sample.map((x, i) => Math.abs(x - first[i])));
       bar.dataset.best = best;
-      points.push({ phase: name, module, colour, intensity: flop / bytes, rate: rates[index] });
+      points.push({ phase: name, module, colour, intensity: flop / bytes, rate: rates[index], threads: gqa.threads });
     }
   }
   const levels = modules.filter(({ gqa }) => gqa.threads === 0).map(({ gqa, colour }) => ({ level: gqa.level, colour }));
@@ -114,41 +114,60 @@ export async function race(model, modules, hosts, svg) {
   onresize = draw;
 }
 
+/** Moves labels apart that would lie on each other: `y` of each, in the same order, `least` pixels between them. */
+function apart(heights, least) {
+  const order = [...heights.keys()].sort((a, b) => heights[a] - heights[b]);
+  const moved = [...heights];
+  order.forEach((label, i) => {
+    if (i > 0) moved[label] = Math.max(moved[label], moved[order[i - 1]] + least);
+  });
+  return moved;
+}
+
 function drawRoof(svg, points, roofs, gigabytes) {
   const width = Math.max(320, svg.clientWidth);
-  const height = Math.round(Math.min(380, width * 0.58));
-  const [left, right, top, bottom] = [44, 16, 16, 40];
+  const height = Math.round(Math.min(400, Math.max(300, width * 0.5)));
+  const [left, right, top, bottom] = [40, 136, 30, 42];
   const xs = [0.25, Math.max(256, ...points.map((p) => p.intensity * 2))];
   const rates = [...points, ...roofs].map(({ rate }) => rate);
-  const ys = [Math.min(0.5, ...rates) / 1.5, Math.max(...rates) * 1.6];
+  const ys = [Math.min(...rates) / 2, Math.max(...rates) * 1.35];
   const along = (v, [low, high], from, to) => from + (Math.log(v / low) / Math.log(high / low)) * (to - from);
   const x = (v) => along(v, xs, left, width - right).toFixed(1);
   const y = (v) => along(v, ys, height - bottom, top).toFixed(1);
   const parts = [];
-  for (const tick of [0.25, 1, 4, 16, 64, 256].filter((tick) => tick <= xs[1])) {
+  const every = width < 500 ? [0.25, 4, 64] : [0.25, 1, 4, 16, 64, 256];
+  for (const tick of every.filter((tick) => tick <= xs[1])) {
     parts.push(`<line class="axis" x1="${x(tick)}" x2="${x(tick)}" y1="${top}" y2="${height - bottom}"/>`,
       `<text x="${x(tick)}" y="${height - bottom + 16}" text-anchor="middle">${tick}</text>`);
   }
-  for (const tick of [0.5, 1, 2, 5, 10, 20, 50, 100, 200].filter((tick) => tick >= ys[0] && tick <= ys[1])) {
+  for (const tick of [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500].filter((tick) => tick >= ys[0] && tick <= ys[1])) {
     parts.push(`<line class="axis" x1="${left}" x2="${width - right}" y1="${y(tick)}" y2="${y(tick)}"/>`,
       `<text x="${left - 8}" y="${y(tick)}" text-anchor="end" dominant-baseline="middle">${tick}</text>`);
   }
-  parts.push(`<text x="${(left + width - right) / 2}" y="${height - 4}" text-anchor="middle">operations for each byte of K and V</text>`,
-    `<text x="${left}" y="${top - 4}">GFLOP/s</text>`);
-  for (const { level, colour, rate } of roofs) {
-    const knee = rate / gigabytes;
+  parts.push(`<text x="${(left + width - right) / 2}" y="${height - 5}" text-anchor="middle">operations for each byte of K and V</text>`,
+    `<text x="0" y="12">GFLOP/s</text>`);
+  const labels = apart(roofs.map(({ rate }) => +y(rate)), 30);
+  roofs.forEach(({ level, colour, rate }, i) => {
     const start = Math.max(xs[0], ys[0] / gigabytes);
-    parts.push(`<path class="roof" style="stroke:${colour}" d="M${x(start)} ${y(start * gigabytes)}L${x(knee)} ${y(rate)}H${width - right}"/>`,
-      `<text x="${width - right}" y="${y(rate) - 6}" text-anchor="end" style="fill:${colour}">${level} ${rate.toFixed(0)} GFLOP/s</text>`);
-  }
-  for (const { phase, module, colour, intensity, rate } of points) {
-    parts.push(`<circle cx="${x(intensity)}" cy="${y(rate)}" r="5.5" style="fill:${colour}"><title>${phase}, ${module}: `
-      + `${rate.toFixed(1)} GFLOP/s</title></circle>`);
+    parts.push(`<path class="roof" style="stroke:${colour}" d="M${x(start)} ${y(start * gigabytes)}L${x(rate / gigabytes)} ${y(rate)}`
+      + `H${width - right}L${width - right + 12} ${labels[i].toFixed(1)}"/>`,
+      `<text class="label" x="${width - right + 17}" y="${labels[i] + 4}" style="fill:${colour}">${level}</text>`,
+      `<text x="${width - right + 17}" y="${labels[i] + 18}">${rate.toFixed(0)} GFLOP/s</text>`);
+  });
+  const slope = Math.sqrt(xs[0] * Math.min(...roofs.map(({ rate }) => rate)) / gigabytes);
+  if (slope > xs[0]) {
+    parts.push(`<text x="${+x(slope) + 10}" y="${+y(slope * gigabytes) + 12}">${gigabytes.toFixed(0)} GB/s</text>`);
   }
   for (const phase of Object.keys(phases)) {
-    const of = points.filter((point) => point.phase === phase);
-    const highest = of.reduce((a, b) => (a.rate > b.rate ? a : b));
-    parts.push(`<text class="label" x="${+x(highest.intensity) - 11}" y="${+y(highest.rate) + 4}" text-anchor="end">${phase}</text>`);
+    const at = x(points.find((point) => point.phase === phase).intensity);
+    parts.push(`<line class="phase" x1="${at}" x2="${at}" y1="${top}" y2="${height - bottom}"/>`,
+      `<text class="label" x="${at}" y="${top - 8}" text-anchor="middle">${phase}</text>`);
+  }
+  for (const { phase, module, colour, intensity, rate, threads } of points) {
+    // Of several threads: a ring, since the roof is one thread's.
+    const look = threads ? `fill:var(--card);stroke:${colour};stroke-width:2.5` : `fill:${colour};stroke:var(--card);stroke-width:1.5`;
+    parts.push(`<circle cx="${x(intensity)}" cy="${y(rate)}" r="6" style="${look}"><title>${phase}, ${module}: `
+      + `${rate.toFixed(1)} GFLOP/s</title></circle>`);
   }
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
   svg.innerHTML = parts.join('');

@@ -32,14 +32,26 @@ try {
     const difference = await number('#error', 'value');
     assert.ok(difference > 0 && difference < 2e-6, `layer ${layer}: ${difference}`);
   }
-  for (const head of [9, 4]) {
-    await page.click(`#heads [aria-label="Query head ${head}"]`);
-    assert.match(await page.textContent('#caption'), new RegExp(`^In head ${head}, road looks at`));
+  const shown = await page.getAttribute('#heads [aria-checked=true]', 'aria-label');
+  for (const head of ['Query head 9', 'Query head 4', shown]) {
+    await page.click(`#heads [aria-label="${head}"]`);
+    assert.match(await page.textContent('#caption'), new RegExp(`^In ${head.slice(6)}, road looks at`));
     assert.ok(Math.abs(await number('#caption', 'sum') - 1) < 1e-5);
   }
   await page.click('#prompt button:nth-child(17)');
   assert.match(await page.textContent('#caption'), /, river looks at/);
   assert.equal(await page.$$eval('#prompt .later', (later) => later.length), 21);
+
+  // 16-bit floats are typed arrays of numbers, on the module's memory, in an engine that has them.
+  const half = await page.evaluate(async () => {
+    const { load } = await import('./gqa/js/gqa.js');
+    const gqa = await load();
+    const kv = gqa.tensor('f16', [1, 1, 3, 4], new Float16Array(12).fill(0.5));
+    const q = gqa.tensor('f16', [1, 2, 1, 4], [1, 2, 3, 4, 5, 6, 7, 8]);
+    const { data } = gqa.attend({ q, k: kv, v: kv });
+    return { isHalf: data instanceof Float16Array, inPlace: data.buffer === q.data.buffer, numbers: [...data] };
+  });
+  assert.deepEqual(half, { isHalf: true, inPlace: true, numbers: Array(8).fill(0.5) });
 
   // The race: every module, both phases, SIMD ahead of scalar.
   assert.equal(await page.evaluate(() => crossOriginIsolated), true);

@@ -1,9 +1,13 @@
 //! NEON: part of every aarch64 target but the soft-float ones.
+//!
+//! Conversions between half and single precision belong to it (`FCVTL`, `FCVTN`): there is nothing to detect. What
+//! `FEAT_FP16` adds is arithmetic in half precision, which nothing here does.
 #![allow(unsafe_code, reason = "intrinsics, and tokens made from the proof that a `Level` is")]
 
-use super::by_pulp::{ByPulp, operations, scale, widen_f16_bits};
+use super::by_pulp::{ByPulp, operations, scale};
 use super::{Isa, Level, TileOp};
 use core::arch::aarch64::*;
+use core::arch::asm;
 use pulp::{Simd, cast};
 
 #[derive(Clone, Copy)]
@@ -63,8 +67,15 @@ impl Isa for Neon {
     #[inline(always)]
     fn widen_f16(self, bits: &[u16]) -> Self::F {
         let Some(bits) = bits.first_chunk::<4>() else { return self.zero() };
-        // SAFETY: the token proves NEON.
-        widen_f16_bits(self, cast(unsafe { vmovl_u16(cast(*bits)) }))
+        let from: uint16x4_t = cast(*bits);
+        let to: float32x4_t;
+        // The intrinsic asks for a newer compiler.
+        // SAFETY: the token proves NEON; the instruction reads and writes registers alone.
+        unsafe {
+            asm!("fcvtl {to:v}.4s, {from:v}.4h", from = in(vreg) from, to = lateout(vreg) to,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        cast(to)
     }
 
     #[inline(always)]
@@ -72,5 +83,33 @@ impl Isa for Neon {
         let Some(bits) = bits.first_chunk::<4>() else { return self.zero() };
         // SAFETY: the token proves NEON.
         cast(unsafe { vshll_n_u16::<16>(cast(*bits)) })
+    }
+
+    #[inline(always)]
+    fn narrow_f16(self, x: Self::F, bits: &mut [u16]) {
+        let Some(bits) = bits.first_chunk_mut::<4>() else { return };
+        let from: float32x4_t = cast(x);
+        let to: uint16x4_t;
+        // SAFETY: as in `widen_f16`. It rounds as everything in Rust does, to nearest with ties to even.
+        unsafe {
+            asm!("fcvtn {to:v}.4h, {from:v}.4s", from = in(vreg) from, to = lateout(vreg) to,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        *bits = cast(to);
+    }
+
+    #[inline(always)]
+    fn narrow_bf16(self, x: Self::F, bits: &mut [u16]) {
+        let Some(bits) = bits.first_chunk_mut::<4>() else { return };
+        // SAFETY: the token proves NEON.
+        let narrow = unsafe {
+            let x: uint32x4_t = cast(x);
+            let odd = vandq_u32(vshrq_n_u32::<16>(x), vdupq_n_u32(1));
+            let rounded = vaddq_u32(vaddq_u32(x, vdupq_n_u32(0x7fff)), odd);
+            let number = vceqq_f32(cast(x), cast(x));
+            let quiet = vorrq_u32(x, vdupq_n_u32(0x0040_0000));
+            vshrn_n_u32::<16>(vbslq_u32(number, rounded, quiet))
+        };
+        *bits = cast(narrow);
     }
 }

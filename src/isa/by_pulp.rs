@@ -102,7 +102,7 @@ pub(super) fn scale<S: ByPulp>(isa: S, p: S::F, power: S::F) -> S::F {
 }
 
 /// Half-precision bits, zero-extended to 32, as f32: exact, for zeros, subnormals, infinities and NaN too. For sets that have no instruction for it.
-#[cfg(not(target_feature = "sse2"))]
+#[cfg(target_arch = "wasm32")]
 #[inline(always)]
 pub(super) fn widen_f16_bits<S: ByPulp>(isa: S, bits: <S::Simd as Simd>::u32s) -> S::F {
     let s = isa.simd();

@@ -322,6 +322,42 @@ mod tests {
         at_every_level(Widening);
     }
 
+    #[derive(Clone, Copy)]
+    struct Narrowing;
+
+    impl Op for Narrowing {
+        fn run<S: Isa>(self, s: S) {
+            let step = if cfg!(miri) { 257 } else { 1 };
+            for bits in (0..=u16::MAX).step_by(step) {
+                // What each number of 16 bits is, and what lies beside it and beside the middle to the next one.
+                let (half, brain) = (f16::from_bits(bits).to_f32().to_bits(), u32::from(bits) << 16);
+                for (from, middle) in [(half, 0x1000), (brain, 0x8000)] {
+                    for off in [0, 1, middle - 1, middle, middle + 1] {
+                        let x = f32::from_bits(from.wrapping_add(off));
+                        let mut got = [0; MAX_LANES];
+                        s.narrow_f16(s.splat(x), &mut got);
+                        let want = f16::from_f32(x);
+                        let same = |got: &u16| {
+                            *got == want.to_bits() || f16::from_bits(*got).is_nan() && want.is_nan()
+                        };
+                        assert!(got[..S::LANES].iter().all(same), "{} f16 {x:e} {:#x}", S::LEVEL, got[0]);
+                        s.narrow_bf16(s.splat(x), &mut got);
+                        let want = bf16::from_f32(x);
+                        let same = |got: &u16| {
+                            *got == want.to_bits() || bf16::from_bits(*got).is_nan() && want.is_nan()
+                        };
+                        assert!(got[..S::LANES].iter().all(same), "{} bf16 {x:e} {:#x}", S::LEVEL, got[0]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_half_is_narrowed_to_and_its_neighbours_to_the_nearest() {
+        at_every_level(Narrowing);
+    }
+
     #[test]
     fn levels_have_names_and_lanes() {
         for level in Level::available() {

@@ -150,6 +150,8 @@ impl Sequence {
     /// The keys that any of the rows sees, cut at the multiples of `block` (so that where a block begins depends on
     /// no row): nothing is spent on keys that no row sees.
     pub(crate) fn blocks(self, rows: Range<usize>, block: usize) -> impl Iterator<Item = Range<usize>> {
+        // Never 0: so the compiler sees that no division panics, also where it compiles this on its own.
+        let block = block.max(1);
         let seen = self.seen_by_any(&rows);
         let after_prefix = self.prefix.next_multiple_of(block);
         let first = (seen.start / block * block).max(after_prefix);

@@ -86,7 +86,7 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
         accumulate(s, v, weights, state, output, hiding, fetch_v);
     }
 
-    finish(s, output, state, task.place, task.modifiers.sinks.get().copied(), &mut task.results);
+    finish(s, output, state, task.place, task.modifiers.sinks.get().copied(), task.results);
 }
 
 /// The rows that a pass reads, and those that the next pass does. They are asked for ahead of their use: a prefetcher

@@ -133,7 +133,7 @@ pub(super) fn run<
             group.rows.clone(),
             task.place,
             task.modifiers.sinks.get().copied(),
-            &mut task.results,
+            task.results,
         );
     }
 }

@@ -43,16 +43,6 @@ impl<'a, T> Panel<'a, T> {
         })
     }
 
-    /// The same memory as bytes.
-    #[inline(always)]
-    pub(crate) fn bytes(&self) -> Panel<'a, u8> {
-        let size = size_of::<T>();
-        // SAFETY: these are the bytes of `data`, whose elements are numbers without padding. No product overflows:
-        // `data` lies in memory, and a stride that is too great belongs to a single row.
-        let data = unsafe { slice::from_raw_parts(self.data.as_ptr().cast(), size_of_val(self.data)) };
-        Panel { data, stride: self.stride.wrapping_mul(size), rows: self.rows, cols: self.cols * size }
-    }
-
     /// Columns `first..first + cols` of all rows; `None` if there are none, or not so many.
     #[inline(always)]
     pub(crate) fn narrow(&self, first: usize, cols: usize) -> Option<Self> {
@@ -76,6 +66,23 @@ impl<'a, T> Panel<'a, T> {
             #[inline(always)]
             move |index| panel.row(index),
         )
+    }
+
+    /// The memory that comes `bytes` after row `first`, to be fetched some cache lines at a time.
+    #[inline(always)]
+    pub(crate) fn ahead(&self, first: usize, bytes: usize) -> Ahead {
+        let size = size_of::<T>();
+        let first = first.wrapping_add(bytes.checked_div(self.cols * size).unwrap_or(0));
+        let row = self.data.as_ptr().wrapping_add(first.wrapping_mul(self.stride)).cast();
+        // Rows without a gap between them are one.
+        let lines = if self.stride == self.cols { usize::MAX } else { self.lines() };
+        Ahead { row, stride: self.stride.wrapping_mul(size), lines, next: row, left: lines }
+    }
+
+    /// Cache lines of a row, at least.
+    #[inline(always)]
+    fn lines(&self) -> usize {
+        (self.cols * size_of::<T>()).div_ceil(LINE)
     }
 
     /// What lies at `[row][0]`, `[row][1]`, …, where rows past the last one repeat it:
@@ -102,6 +109,44 @@ impl<'a, T> Panel<'a, T> {
                 data: PhantomData,
             }
         })
+    }
+}
+
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
+/// See [`Panel::ahead`]. Nothing is read through it: past the last row it leaves the data.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// The row that is being fetched, and the bytes from one to the next.
+    row: *const u8,
+    stride: usize,
+    /// Cache lines of a row.
+    lines: usize,
+    /// Those that are left of this one, and where they begin.
+    left: usize,
+    next: *const u8,
+}
+
+impl Default for Ahead {
+    /// Of no memory.
+    fn default() -> Self {
+        Self { row: core::ptr::null(), stride: 0, lines: 0, left: 0, next: core::ptr::null() }
+    }
+}
+
+impl Ahead {
+    /// Where the next `lines` cache lines begin; those past the end of a row count as its own.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self, lines: usize) -> *const u8 {
+        let first = self.next;
+        self.next = first.wrapping_add(lines * LINE);
+        self.left = self.left.saturating_sub(lines);
+        if self.left == 0 {
+            self.row = self.row.wrapping_add(self.stride);
+            (self.next, self.left) = (self.row, self.lines);
+        }
+        first
     }
 }
 
@@ -444,6 +489,20 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_ahead_is_row_by_row() {
+        let data = [0.0f32; 400];
+        let walk = |stride: usize, lines: usize| {
+            let mut ahead = Panel::new(&data, stride, 4, 80).unwrap().ahead(1, 80 * 4);
+            let start = data.as_ptr().cast::<u8>();
+            (0..6).map(|_| ahead.advance(lines) as usize - start as usize).collect::<Vec<_>>()
+        };
+        // Rows of 5 lines, from the one after row 1 on.
+        assert_eq!(walk(80, 4), [640, 896, 1152, 1408, 1664, 1920]);
+        assert_eq!(walk(100, 4), [800, 1056, 1200, 1456, 1600, 1856]);
+        assert_eq!(walk(100, 5), [800, 1200, 1600, 2000, 2400, 2800]);
+    }
+
+    #[test]
     fn columns_and_strips_walk_the_rows() {
         let data: [f32; 20] = core::array::from_fn(|i| i as f32);
         let panel = Panel::new(&data, 7, 3, 4).unwrap();
@@ -469,7 +528,5 @@ mod tests {
         let row = |first: f32| [first, first + 1.0].to_vec();
         assert_eq!(seen, [([14.0], row(1.0)), ([15.0], row(8.0)), ([16.0], row(15.0))]);
         assert!(panel.narrow(1, 3).is_some() && panel.narrow(1, 4).is_none() && panel.narrow(0, 0).is_none());
-        let bytes: Vec<u8> = panel.iter().last().unwrap().iter().flat_map(|x| x.to_ne_bytes()).collect();
-        assert_eq!((panel.bytes().rows(), panel.bytes().row(2)), (3, &bytes[..]));
     }
 }

@@ -9,6 +9,9 @@ use super::roof::Reading;
 use super::table;
 use super::turns::{self, Case, Effort};
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Query heads that share a KV head; the dimension. Models have groups of 4 and dimensions of 128 most often.
 const CASES: [(usize, usize); 13] = [
     (1, 128),
@@ -47,7 +50,10 @@ fn storage<T: Number>(level: Level, effort: &Effort) {
     let mut figures = vec![Vec::new(); CASES.len()];
     for (_, bytes, kv_heads, goal) in PLACES {
         let bytes = effort.at_most(64 << 10, bytes);
-        let memory = operands::random::<T>(bytes / size_of::<T>(), 1);
+        // From a cache line's boundary on, as an engine places its cache.
+        let memory = operands::random::<T>((bytes + LINE) / size_of::<T>(), 1);
+        let first = memory.as_ptr().align_offset(LINE).min(LINE / size_of::<T>());
+        let memory = &memory[first..][..bytes / size_of::<T>()];
         let reading = Reading::new(level, bytes);
         let scratch = RefCell::new(Vec::new());
         let shapes = CASES.map(|(group, dim)| {
@@ -55,7 +61,7 @@ fn storage<T: Number>(level: Level, effort: &Effort) {
             turns::shape([group * kv_heads, 1], [kv_heads, keys], dim)
         });
         let mut cases: Vec<Case<'_>> = vec![turns::fma(level), Box::new(|| reading.burst())];
-        cases.extend(shapes.iter().map(|shape| case(level, shape, &memory, &scratch)));
+        cases.extend(shapes.iter().map(|shape| case(level, shape, memory, &scratch)));
         let rates = turns::rates(&mut cases, effort);
         for ((shape, rate), figures) in shapes.iter().zip(&rates[2..]).zip(&mut figures) {
             // Operations by a byte of K and V.

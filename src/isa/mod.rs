@@ -118,16 +118,21 @@ pub trait Isa: Copy {
     /// `p · 2^n` for the second part of [`Isa::split`]: the low bits of `power` become the exponent of a factor.
     fn scale(self, p: Self::F, power: Self::F) -> Self::F;
 
-    /// Asks for the cache lines of a slice ahead of their use. A hint: nothing depends on it.
+    /// Asks for a cache line ahead of its use, into the second-level cache. A hint: nothing depends on it, and the
+    /// address may be any.
     #[inline(always)]
-    fn prefetch<T>(self, _: &[T]) {}
-
-    /// As [`Isa::prefetch`], into the second-level cache.
-    #[inline(always)]
-    fn prefetch_far<T>(self, _: &[T]) {}
+    fn prefetch(self, _: *const u8) {}
 
     /// The two halves of `[a₀ b₀ a₁ b₁ …]`.
     fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F);
+
+    /// A step of the rounds in which `LANES` vectors become one of their sums, the first with `REACH` = `LANES / 2`, the
+    /// last with 1: adds lanes of `a` in pairs, and those of `b`, to `LANES / 2` sums each.
+    #[inline(always)]
+    fn fold<const REACH: usize>(self, a: Self::F, b: Self::F) -> Self::F {
+        let (x, y) = self.interleave(a, b);
+        self.add(x, y)
+    }
 
     /// The sum of a vector's lanes, as a fixed tree.
     fn sum_lanes(self, a: Self::F) -> f32;
@@ -206,18 +211,26 @@ pub(crate) fn transpose<S: Isa>(s: S, mut square: [S::F; MAX_LANES]) -> [S::F; M
 /// instructions a sum, in a fixed tree. Overwrites the vectors.
 #[inline(always)]
 pub(crate) fn sum_each<S: Isa>(s: S, vectors: &mut [S::F]) -> S::F {
-    let mut count = S::LANES;
-    while count > 1 {
-        count /= 2;
-        let Some((low, high)) = vectors.get_mut(..2 * count).map(|v| v.split_at_mut(count)) else {
-            return s.zero();
-        };
-        for (a, b) in low.iter_mut().zip(high) {
-            let (x, y) = s.interleave(*a, *b);
-            *a = s.add(x, y);
-        }
+    if S::LANES >= 16 {
+        fold::<S, 8>(s, vectors);
+    }
+    if S::LANES >= 8 {
+        fold::<S, 4>(s, vectors);
+    }
+    if S::LANES >= 4 {
+        fold::<S, 2>(s, vectors);
+        fold::<S, 1>(s, vectors);
     }
     vectors.first().copied().unwrap_or(s.zero())
+}
+
+/// The round of [`sum_each`] that leaves `REACH` vectors of twice as many.
+#[inline(always)]
+fn fold<S: Isa, const REACH: usize>(s: S, vectors: &mut [S::F]) {
+    let Some((low, high)) = vectors.get_mut(..2 * REACH).map(|v| v.split_at_mut(REACH)) else { return };
+    for (a, b) in low.iter_mut().zip(high) {
+        *a = s.fold::<REACH>(*a, *b);
+    }
 }
 
 #[cfg(test)]

@@ -126,15 +126,10 @@ fn is_amd() -> bool {
     [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
 }
 
-/// Line by line.
 #[inline(always)]
-fn prefetch<T, const HINT: i32>(slice: &[T]) {
-    const LINE: usize = 64;
-    let first = slice.as_ptr().cast::<i8>();
-    for offset in (0..size_of_val(slice)).step_by(LINE) {
-        // SAFETY: SSE is part of every level here, and a prefetch reads nothing that a program could see.
-        unsafe { _mm_prefetch::<HINT>(first.wrapping_add(offset)) }
-    }
+fn prefetch(line: *const u8) {
+    // SAFETY: SSE is part of every level here, and a prefetch reads nothing that a program could see.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
 }
 
 #[derive(Clone, Copy)]
@@ -192,13 +187,8 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, slice: &[T]) {
-        prefetch::<T, _MM_HINT_T0>(slice);
-    }
-
-    #[inline(always)]
-    fn prefetch_far<T>(self, slice: &[T]) {
-        prefetch::<T, _MM_HINT_T1>(slice);
+    fn prefetch(self, line: *const u8) {
+        prefetch(line);
     }
 
     #[inline(always)]
@@ -210,6 +200,22 @@ impl Isa for Avx2 {
             cast(self.v3.avx._mm256_permute2f128_ps::<0x20>(low, high)),
             cast(self.v3.avx._mm256_permute2f128_ps::<0x31>(low, high)),
         )
+    }
+
+    /// What stays is blended, what goes to the other half of `REACH` lanes is blended and moved there.
+    #[inline(always)]
+    fn fold<const REACH: usize>(self, a: Self::F, b: Self::F) -> Self::F {
+        let (a, b): (__m256, __m256) = (cast(a), cast(b));
+        let avx = self.v3.avx;
+        let (stays, moved) = match REACH {
+            4 => (avx._mm256_blend_ps::<0xf0>(a, b), avx._mm256_permute2f128_ps::<0x21>(a, b)),
+            2 => (avx._mm256_blend_ps::<0xcc>(a, b), avx._mm256_shuffle_ps::<0x4e>(a, b)),
+            _ => {
+                let goes = avx._mm256_blend_ps::<0xaa>(b, a);
+                (avx._mm256_blend_ps::<0xaa>(a, b), avx._mm256_permute_ps::<0xb1>(goes))
+            }
+        };
+        self.add(cast(stays), cast(moved))
     }
 
     #[inline(always)]
@@ -303,13 +309,8 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn prefetch<T>(self, slice: &[T]) {
-        prefetch::<T, _MM_HINT_T0>(slice);
-    }
-
-    #[inline(always)]
-    fn prefetch_far<T>(self, slice: &[T]) {
-        prefetch::<T, _MM_HINT_T1>(slice);
+    fn prefetch(self, line: *const u8) {
+        prefetch(line);
     }
 
     /// VREDUCEPS gives 0 for -∞, and VSCALEFPS too.
@@ -333,6 +334,27 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
             cast(self.v4.avx512f._mm512_permutex2var_ps(cast(a), low, cast(b))),
             cast(self.v4.avx512f._mm512_permutex2var_ps(cast(a), high, cast(b))),
         )
+    }
+
+    /// What stays is blended, what goes to the other half of `REACH` lanes is blended and moved there: one of three
+    /// instructions is a shuffle, which shares a port with multiply-adds.
+    #[inline(always)]
+    fn fold<const REACH: usize>(self, a: Self::F, b: Self::F) -> Self::F {
+        let (a, b): (__m512, __m512) = (cast(a), cast(b));
+        let avx512 = self.v4.avx512f;
+        let (stays, moved) = match REACH {
+            8 => (avx512._mm512_mask_blend_ps(0xff00, a, b), avx512._mm512_shuffle_f32x4::<0x4e>(a, b)),
+            4 => {
+                let goes = avx512._mm512_mask_blend_ps(0xf0f0, b, a);
+                (avx512._mm512_mask_blend_ps(0xf0f0, a, b), avx512._mm512_shuffle_f32x4::<0xb1>(goes, goes))
+            }
+            2 => (avx512._mm512_mask_blend_ps(0xcccc, a, b), avx512._mm512_shuffle_ps::<0x4e>(a, b)),
+            _ => {
+                let goes = avx512._mm512_mask_blend_ps(0xaaaa, b, a);
+                (avx512._mm512_mask_blend_ps(0xaaaa, a, b), avx512._mm512_permute_ps::<0xb1>(goes))
+            }
+        };
+        self.add(cast(stays), cast(moved))
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The few-rows kernel: the head dimension lies in lanes.
 //!
 //! Decoding has as many rows as a group has heads: too few to fill the lanes, and reading K and V once is what takes
-//! the time. Both are read row by row, each vector once for up to [`FEW_TOGETHER`] rows, and fetched ahead ([`Stream`]):
+//! the time. Both are read row by row, each vector once for up to [`FEW_TOGETHER`] rows, and fetched ahead ([`Ahead`]):
 //!
 //! ```text
 //! for KEYS keys at a time:   acc[key][row] += K[key][j..] · Q[row][j..], vectors, which are reduced LANES at a time
@@ -23,12 +23,12 @@ use super::values::is_finite;
 use super::{Results, Task};
 use crate::element::{Element, load_part, store_part};
 use crate::isa::{Isa, MAX_LANES, sum_each};
-use crate::panel::{Panel, Place, Rows};
+use crate::panel::{Ahead, LINE, Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, FEW_TOGETHER, Tile, few, padded};
 
-/// How far ahead of their use K and V are fetched, in bytes: from 1 to 3 KiB made no difference.
-const AHEAD: usize = 2048;
+/// How far ahead of their use K and V are fetched into the second-level cache, in bytes of each.
+const AHEAD: usize = 16 << 10;
 
 /// Sums that [`dot`] holds at a time: a vector of them or, where vectors are short, a tile's.
 const SUMS: usize = {
@@ -36,7 +36,7 @@ const SUMS: usize = {
     if tile > MAX_LANES { tile } else { MAX_LANES }
 };
 
-/// Keys and values of so many bytes, in the whole call, are taken to lie in a near cache: fetching them costs 6 %.
+/// Keys and values of so many bytes, in the whole call, are taken to lie in that cache already.
 const NEAR: usize = 1 << 20;
 
 #[inline(always)]
@@ -61,18 +61,17 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let positions = task.place.positions(0..count);
     let dims = task.keys().zip(task.values());
     let fetches = task.kv_bytes() > NEAR;
-    let mut blocks = task.blocks(length).peekable();
-    while let Some(keys) = blocks.next() {
+    for keys in task.blocks(length) {
         // What this adds in front is hidden, or the block would begin there.
         let keys = keys.start / S::LANES * S::LANES..keys.end;
-        let Some((k, v)) = dims else { break };
-        let (Some(k), Some(v)) = (k.part(keys.start, keys.len()), v.part(keys.start, keys.len())) else {
+        let Some((all_k, all_v)) = dims else { break };
+        let (Some(k), Some(v)) = (all_k.part(keys.start, keys.len()), all_v.part(keys.start, keys.len()))
+        else {
             break;
         };
-        let next = blocks.peek().and_then(|next| dims?.0.part(next.start, next.len()));
-        let fetch_k = fetches.then(|| Stream { now: k.bytes(), next: Some(v.bytes()) });
-        let fetch_v = fetches.then(|| Stream { now: v.bytes(), next: next.map(|next| next.bytes()) });
-        products(s, k, queries, weights, count, fetch_k);
+        let ahead_of_k = fetches.then(|| all_k.ahead(keys.start, AHEAD));
+        let ahead_of_v = fetches.then(|| all_v.ahead(keys.start, AHEAD));
+        products(s, k, queries, weights, count, ahead_of_k);
         let hiding = if !scoring.hides(&positions, &keys) {
             Hiding::Nothing
         } else if is_finite(s, v) {
@@ -83,34 +82,10 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
         for (row, (weights, state)) in weights.chunks_exact_mut(length).zip(state.iter_mut()).enumerate() {
             update(s, weights, state, &scoring, row, keys.clone(), hiding, &mut task.results.inspection);
         }
-        accumulate(s, v, weights, state, output, hiding, fetch_v);
+        accumulate(s, v, weights, state, output, hiding, ahead_of_v);
     }
 
     finish(s, output, state, task.place, task.modifiers.sinks.get().copied(), task.results);
-}
-
-/// The rows that a pass reads, and those that the next pass does. They are asked for ahead of their use: a prefetcher
-/// of the hardware follows rows that lie one after the other, and loses the track at each turn from K to V.
-#[derive(Clone, Copy)]
-struct Stream<'a> {
-    now: Panel<'a, u8>,
-    next: Option<Panel<'a, u8>>,
-}
-
-impl Stream<'_> {
-    /// Fetches the row that comes [`AHEAD`] bytes after row `index`.
-    #[inline(always)]
-    fn fetch<S: Isa>(&self, s: S, index: usize) {
-        let ahead = index + AHEAD.checked_div(self.now.row(0).len()).unwrap_or(0);
-        match ahead.checked_sub(self.now.rows()) {
-            None => s.prefetch(self.now.row(ahead)),
-            Some(past) => {
-                if let Some(next) = self.next {
-                    s.prefetch(next.row(past));
-                }
-            }
-        }
-    }
 }
 
 /// The rows that go together: pairs of their first row and their number.
@@ -185,40 +160,68 @@ fn products<S: Isa, K: Element>(
     queries: &[f32],
     scores: &mut [f32],
     rows: usize,
-    mut stream: Option<Stream<'_>>,
+    mut ahead: Option<Ahead>,
 ) {
     let tile = Tile::of(S::LEVEL);
     let vectors = keys.row(0).len().div_ceil(S::LANES);
     for (first, rows) in together(rows) {
         let queries = s.vectors(queries).get(first * vectors..).unwrap_or_default();
         let scores = scores.get_mut(first * tile.few_block..).unwrap_or_default();
-        let stream = stream.take();
+        // The first rows fetch for all.
+        let ahead = ahead.take();
         s.vectorize(
             #[inline(always)]
-            || match rows {
-                1 => dot::<S, K, 1, 4>(s, keys, queries, scores, stream),
-                2 if tile.few_sums() < 8 => dot::<S, K, 2, 2>(s, keys, queries, scores, stream),
-                2 => dot::<S, K, 2, 4>(s, keys, queries, scores, stream),
-                FEW_TOGETHER if tile.few_rows < FEW_TOGETHER => {}
-                FEW_TOGETHER if tile.few_sums() < 16 => {
-                    dot::<S, K, FEW_TOGETHER, 2>(s, keys, queries, scores, stream)
-                }
-                FEW_TOGETHER => dot::<S, K, FEW_TOGETHER, 4>(s, keys, queries, scores, stream),
-                _ if tile.few_sums() < 12 => dot::<S, K, 3, 2>(s, keys, queries, scores, stream),
-                _ => dot::<S, K, 3, 4>(s, keys, queries, scores, stream),
+            || match ahead {
+                Some(ahead) if S::LANES > 1 => dots::<S, K, true>(s, keys, queries, scores, rows, ahead),
+                _ => dots::<S, K, false>(s, keys, queries, scores, rows, Ahead::default()),
             },
         );
     }
 }
 
-/// For `ROWS` rows that go together, `KEYS` keys at a time: vectors of sums, reduced when there are `LANES` of them.
+/// Asks for the cache lines that so many vectors of a `T` are read from.
 #[inline(always)]
-fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize>(
+fn fetch<S: Isa, T>(s: S, ahead: &mut Ahead, vectors: usize) {
+    let lines = (vectors * S::LANES * size_of::<T>()).div_ceil(LINE);
+    let first = ahead.advance(lines);
+    for line in 0..lines {
+        s.prefetch(first.wrapping_add(line * LINE));
+    }
+}
+
+/// [`dot`] for rows that go together.
+#[inline(always)]
+fn dots<S: Isa, K: Element, const FAR: bool>(
     s: S,
     keys: Panel<'_, K>,
     queries: &[S::F],
     scores: &mut [f32],
-    stream: Option<Stream<'_>>,
+    rows: usize,
+    ahead: Ahead,
+) {
+    let tile = Tile::of(S::LEVEL);
+    match rows {
+        1 => dot::<S, K, 1, 4, FAR>(s, keys, queries, scores, ahead),
+        2 if tile.few_sums() < 8 => dot::<S, K, 2, 2, FAR>(s, keys, queries, scores, ahead),
+        2 => dot::<S, K, 2, 4, FAR>(s, keys, queries, scores, ahead),
+        FEW_TOGETHER if tile.few_rows < FEW_TOGETHER => {}
+        FEW_TOGETHER if tile.few_sums() < 16 => {
+            dot::<S, K, FEW_TOGETHER, 2, FAR>(s, keys, queries, scores, ahead);
+        }
+        FEW_TOGETHER => dot::<S, K, FEW_TOGETHER, 4, FAR>(s, keys, queries, scores, ahead),
+        _ if tile.few_sums() < 12 => dot::<S, K, 3, 2, FAR>(s, keys, queries, scores, ahead),
+        _ => dot::<S, K, 3, 4, FAR>(s, keys, queries, scores, ahead),
+    }
+}
+
+/// For `ROWS` rows that go together, `KEYS` keys at a time: vectors of sums, reduced when there are `LANES` of them.
+#[inline(always)]
+fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize, const FAR: bool>(
+    s: S,
+    keys: Panel<'_, K>,
+    queries: &[S::F],
+    scores: &mut [f32],
+    mut ahead: Ahead,
 ) {
     let length = Tile::of(S::LEVEL).few_block;
     let queries = queries.as_chunks::<ROWS>().0;
@@ -227,17 +230,15 @@ fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize>(
     while key < keys.rows() {
         let mut sums = [s.zero(); SUMS];
         for tile in 0..tiles {
-            if let Some(stream) = stream {
-                for k in 0..KEYS {
-                    stream.fetch(s, key + tile * KEYS + k);
-                }
-            }
             let mut products = [[s.zero(); ROWS]; KEYS];
             keys.columns::<KEYS>(key + tile * KEYS).each_chunk(
                 S::LANES,
                 #[inline(always)]
                 |vector, keys| {
                     let Some(query) = queries.get(vector) else { return };
+                    if FAR {
+                        fetch::<S, K>(s, &mut ahead, KEYS);
+                    }
                     for k in 0..KEYS {
                         let from = load_part(s, keys[k]);
                         for r in 0..ROWS {
@@ -317,27 +318,23 @@ fn accumulate<S: Isa, V: Element>(
     state: &[[f32; 3]],
     output: &mut [f32],
     hiding: Hiding,
-    mut stream: Option<Stream<'_>>,
+    mut ahead: Option<Ahead>,
 ) {
     s.vectorize(
         #[inline(always)]
         || {
             let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES) };
-            // Where a call never has so many, no code for them.
-            let four = Tile::of(S::LEVEL).few_rows >= FEW_TOGETHER;
             let mut row = 0;
             while let Some(state) = state.get(row..).filter(|state| !state.is_empty()) {
                 let output = output.get_mut(row * pass.width..).unwrap_or_default();
                 let weights = weights.get(row * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
-                let stream = stream.take();
-                row += match state {
-                    _ if hiding == Hiding::Marked => pass.rows::<1, true>(weights, state, output, stream),
-                    [_] => pass.rows::<1, false>(weights, state, output, stream),
-                    [_, _, _, _, ..] if four => {
-                        pass.rows::<FEW_TOGETHER, false>(weights, state, output, stream)
+                // The first rows fetch for all.
+                row += match (state, ahead.take()) {
+                    _ if hiding == Hiding::Marked => {
+                        pass.rows::<1, true, false>(weights, state, output, Ahead::default())
                     }
-                    [_, _] => pass.rows::<2, false>(weights, state, output, stream),
-                    _ => pass.rows::<3, false>(weights, state, output, stream),
+                    (_, Some(ahead)) if S::LANES > 1 => pass.some::<true>(weights, state, output, ahead),
+                    _ => pass.some::<false>(weights, state, output, Ahead::default()),
                 };
             }
         },
@@ -352,14 +349,33 @@ struct Pass<'a, S, V> {
 }
 
 impl<S: Isa, V: Element> Pass<'_, S, V> {
-    /// Strip by strip of columns, for the first `ROWS` rows; gives their number.
+    /// [`rows`](Self::rows) for as many as go together.
     #[inline(always)]
-    fn rows<const ROWS: usize, const MARKED: bool>(
+    fn some<const FAR: bool>(
         &self,
         weights: &[f32],
         state: &[[f32; 3]],
         output: &mut [f32],
-        mut stream: Option<Stream<'_>>,
+        ahead: Ahead,
+    ) -> usize {
+        // Where a call never has so many, no code for them.
+        let four = Tile::of(S::LEVEL).few_rows >= FEW_TOGETHER;
+        match state {
+            [_] => self.rows::<1, false, FAR>(weights, state, output, ahead),
+            [_, _, _, _, ..] if four => self.rows::<FEW_TOGETHER, false, FAR>(weights, state, output, ahead),
+            [_, _] => self.rows::<2, false, FAR>(weights, state, output, ahead),
+            _ => self.rows::<3, false, FAR>(weights, state, output, ahead),
+        }
+    }
+
+    /// Strip by strip of columns, for the first `ROWS` rows; gives their number.
+    #[inline(always)]
+    fn rows<const ROWS: usize, const MARKED: bool, const FAR: bool>(
+        &self,
+        weights: &[f32],
+        state: &[[f32; 3]],
+        output: &mut [f32],
+        mut ahead: Ahead,
     ) -> usize {
         let tile = Tile::of(S::LEVEL);
         let Some(weights) = Panel::new(weights, tile.few_block, ROWS, self.values.rows()) else {
@@ -371,15 +387,14 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
         while column < dim {
             let vectors = (dim - column) / S::LANES;
             let output = output.get_mut(column..).unwrap_or_default();
-            let stream = stream.take();
             let vectors = if vectors >= 8 && tile.few_sums() >= 8 * ROWS {
-                self.strip::<ROWS, 8, MARKED>(column, weights, factors, output, stream)
+                self.strip::<ROWS, 8, MARKED, FAR>(column, weights, factors, output, &mut ahead)
             } else if vectors >= 4 && tile.few_sums() >= 4 * ROWS {
-                self.strip::<ROWS, 4, MARKED>(column, weights, factors, output, stream)
+                self.strip::<ROWS, 4, MARKED, FAR>(column, weights, factors, output, &mut ahead)
             } else if vectors >= 2 && tile.few_sums() >= 2 * ROWS {
-                self.strip::<ROWS, 2, MARKED>(column, weights, factors, output, stream)
+                self.strip::<ROWS, 2, MARKED, FAR>(column, weights, factors, output, &mut ahead)
             } else {
-                self.strip::<ROWS, 1, MARKED>(column, weights, factors, output, stream)
+                self.strip::<ROWS, 1, MARKED, FAR>(column, weights, factors, output, &mut ahead)
             };
             column += vectors * S::LANES;
         }
@@ -388,25 +403,24 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
 
     /// `VECS` vectors of columns, from `column` on, which `output` begins with; a single one may be a part. Gives `VECS`.
     #[inline(always)]
-    fn strip<const ROWS: usize, const VECS: usize, const MARKED: bool>(
+    fn strip<const ROWS: usize, const VECS: usize, const MARKED: bool, const FAR: bool>(
         &self,
         column: usize,
         weights: Panel<'_>,
         factors: [f32; ROWS],
         output: &mut [f32],
-        stream: Option<Stream<'_>>,
+        ahead: &mut Ahead,
     ) -> usize {
         let s = self.s;
         let mut sums = [[s.zero(); VECS]; ROWS];
-        let mut key = 0;
+        let mut fetching = *ahead;
         if let Some(values) = self.values.narrow(column, VECS * S::LANES) {
             weights.columns::<ROWS>(0).zip_rows(
                 values,
                 #[inline(always)]
                 |weights, values| {
-                    if let Some(stream) = stream {
-                        stream.fetch(s, key);
-                        key += 1;
+                    if FAR {
+                        fetch::<S, V>(s, &mut fetching, VECS);
                     }
                     let mut row = [s.zero(); VECS];
                     for v in 0..VECS {
@@ -420,9 +434,8 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
                 values,
                 #[inline(always)]
                 |weights, values| {
-                    if let Some(stream) = stream {
-                        stream.fetch(s, key);
-                        key += 1;
+                    if FAR {
+                        fetch::<S, V>(s, &mut fetching, VECS);
                     }
                     let mut row = [s.zero(); VECS];
                     row[0] = load_part(s, values);
@@ -430,10 +443,14 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
                 },
             );
         }
-        for ((sums, output), factor) in sums.iter().zip(output.chunks_mut(self.width)).zip(factors) {
-            let factor = s.splat(factor);
-            for (output, &sum) in s.vectors_mut(output).iter_mut().zip(sums) {
-                *output = s.mul_add(*output, factor, sum);
+        *ahead = fetching;
+        for r in 0..ROWS {
+            let factor = s.splat(factors[r]);
+            let output = s.vectors_mut(output.get_mut(r * self.width..).unwrap_or_default());
+            for v in 0..VECS {
+                if let Some(output) = output.get_mut(v) {
+                    *output = s.mul_add(*output, factor, sums[r][v]);
+                }
             }
         }
         VECS

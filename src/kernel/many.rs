@@ -23,7 +23,7 @@ use super::softmax::Total;
 use super::{Results, Task, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
 use crate::isa::{Isa, MAX_LANES, transpose};
-use crate::panel::{Panel, Place, Rows};
+use crate::panel::{LINE, Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, Many, Tile, many};
 
@@ -86,9 +86,9 @@ pub(super) fn run<
     let mut ahead = 0..count;
     for block in task.blocks(tile.block) {
         for row in ahead.by_ref().take(AHEAD) {
-            s.prefetch_far(task.results.out.row(row));
+            fetch(s, task.results.out.row(row));
             if let Some(next) = &next {
-                s.prefetch_far(next.row(row));
+                fetch(s, next.row(row));
             }
         }
         let Some((keys, values)) = dims else { break };
@@ -135,6 +135,14 @@ pub(super) fn run<
             task.modifiers.sinks.get().copied(),
             task.results,
         );
+    }
+}
+
+/// Asks for the cache lines of a row.
+#[inline(always)]
+fn fetch<S: Isa, T>(s: S, row: &[T]) {
+    for offset in (0..size_of_val(row)).step_by(LINE) {
+        s.prefetch(row.as_ptr().cast::<u8>().wrapping_add(offset));
     }
 }
 

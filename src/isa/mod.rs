@@ -52,6 +52,8 @@ pub trait Isa: Copy {
     const LANES: usize = size_of::<Self::F>() / size_of::<f32>();
     /// The level that this is.
     const LEVEL: Level;
+    /// Whether [`prefetch`](Self::prefetch) does anything.
+    const PREFETCHES: bool = false;
 
     /// Runs `f`, which must be `#[inline(always)]`, compiled for this instruction set.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;

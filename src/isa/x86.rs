@@ -159,6 +159,7 @@ impl Isa for Avx2 {
     type F = pulp::f32x8;
     type M = pulp::m32x8;
     const LEVEL: Level = Level::AVX2;
+    const PREFETCHES: bool = true;
 
     operations!();
 
@@ -280,6 +281,7 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     type F = pulp::f32x16;
     type M = pulp::b16;
     const LEVEL: Level = Level::AVX512;
+    const PREFETCHES: bool = true;
 
     operations!();
 

@@ -60,7 +60,7 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let scoring = task.scoring();
     let positions = task.place.positions(0..count);
     let dims = task.keys().zip(task.values());
-    let fetches = task.kv_bytes() > NEAR;
+    let fetches = S::PREFETCHES && task.kv_bytes() > NEAR;
     for keys in task.blocks(length) {
         // What this adds in front is hidden, or the block would begin there.
         let keys = keys.start / S::LANES * S::LANES..keys.end;
@@ -172,7 +172,7 @@ fn products<S: Isa, K: Element>(
         s.vectorize(
             #[inline(always)]
             || match ahead {
-                Some(ahead) if S::LANES > 1 => dots::<S, K, true>(s, keys, queries, scores, rows, ahead),
+                Some(ahead) if S::PREFETCHES => dots::<S, K, true>(s, keys, queries, scores, rows, ahead),
                 _ => dots::<S, K, false>(s, keys, queries, scores, rows, Ahead::default()),
             },
         );
@@ -333,7 +333,7 @@ fn accumulate<S: Isa, V: Element>(
                     _ if hiding == Hiding::Marked => {
                         pass.rows::<1, true, false>(weights, state, output, Ahead::default())
                     }
-                    (_, Some(ahead)) if S::LANES > 1 => pass.some::<true>(weights, state, output, ahead),
+                    (_, Some(ahead)) if S::PREFETCHES => pass.some::<true>(weights, state, output, ahead),
                     _ => pass.some::<false>(weights, state, output, Ahead::default()),
                 };
             }

@@ -67,7 +67,7 @@ pub(crate) trait Op {
 }
 
 #[cfg_attr(
-    not(any(target_arch = "x86", target_arch = "x86_64")),
+    not(target_feature = "sse2"),
     allow(dead_code, reason = "no level of these targets has products of bf16")
 )]
 /// Work that is generic over an instruction set with products of bf16.

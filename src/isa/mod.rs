@@ -162,7 +162,7 @@ pub trait Isa: Copy {
 }
 
 #[cfg_attr(
-    not(any(target_arch = "x86", target_arch = "x86_64")),
+    not(target_feature = "sse2"),
     allow(dead_code, reason = "no level of these targets has products of bf16")
 )]
 /// What an instruction set with products of bf16 has beside the rest. A vector of pairs holds the bits of two bf16 in each

@@ -120,6 +120,18 @@ impl<'a> From<&'a [u8]> for MaskData<'a> {
     }
 }
 
+impl<'a, const N: usize> From<&'a [bool; N]> for MaskData<'a> {
+    fn from(mask: &'a [bool; N]) -> Self {
+        Self::from(mask.as_slice())
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for MaskData<'a> {
+    fn from(mask: &'a [u8; N]) -> Self {
+        Self::from(mask.as_slice())
+    }
+}
+
 /// A bias or a mask as the kernels read it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dense<'a> {

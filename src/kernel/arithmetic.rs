@@ -11,7 +11,7 @@
 //! The tiles are the same, as are maximum, sum and output, which are f32. What is left over at an odd end pairs with 0.
 
 #![cfg_attr(
-    not(target_feature = "sse2"),
+    not(any(target_arch = "x86", target_arch = "x86_64")),
     allow(dead_code, reason = "no level of these targets has products of bf16")
 )]
 

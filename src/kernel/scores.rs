@@ -61,7 +61,7 @@ pub(super) fn products<S: Isa, K: Storage, A: MulAdd<S>, const KEYS: usize, cons
 }
 
 #[cfg_attr(
-    not(target_feature = "sse2"),
+    not(any(target_arch = "x86", target_arch = "x86_64")),
     allow(dead_code, reason = "no level of these targets has products of bf16")
 )]
 /// Scores of `keys` keys, `[keys][VECS]` vectors, times a number. Compiled once for each level.

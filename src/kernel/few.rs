@@ -23,6 +23,7 @@ use super::values::is_finite;
 use super::{Results, Task};
 use crate::element::{Element, load_part, store_part};
 use crate::isa::{Isa, MAX_LANES, sum_each};
+use crate::math::exp;
 use crate::panel::{Ahead, LINE, Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, FEW_TOGETHER, Tile, few, padded};
@@ -50,12 +51,11 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let queries = carver.take(sizes.queries);
     let weights = carver.take(sizes.weights);
     let output = carver.take(sizes.output);
-    let state = carver.take(sizes.state).as_chunks_mut::<3>().0;
+    let mut state = State::new(carver.take(sizes.state));
 
     let count = task.place.count;
     load_queries(s, &task.queries(), count, task.shape.head_dim, task.modifiers.scale, queries);
     output.fill(0.0);
-    state.fill([f32::NEG_INFINITY, 0.0, 0.0]);
 
     let scoring = task.scoring();
     let positions = task.place.positions(0..count);
@@ -79,13 +79,33 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
         } else {
             Hiding::Marked
         };
-        for (row, (weights, state)) in weights.chunks_exact_mut(length).zip(state.iter_mut()).enumerate() {
-            update(s, weights, state, &scoring, row, keys.clone(), hiding, &mut task.results.inspection);
-        }
-        accumulate(s, v, weights, state, output, hiding, ahead_of_v);
+        update(s, weights, &mut state, count, &scoring, keys, hiding, &mut task.results.inspection);
+        let factors = state.factors.get(..count).unwrap_or_default();
+        accumulate(s, v, weights, factors, output, hiding, ahead_of_v);
     }
 
-    finish(s, output, state, task.place, task.modifiers.sinks.get().copied(), task.results);
+    finish(s, output, &state, task.place, task.modifiers.sinks.get().copied(), task.results);
+}
+
+/// What is known of the rows: a number of each, and of some that there are not up to a whole vector.
+struct State<'a> {
+    maxima: &'a mut [f32],
+    sums: &'a mut [f32],
+    /// What an output is multiplied by, as the maximum has changed.
+    factors: &'a mut [f32],
+}
+
+impl<'a> State<'a> {
+    /// Of rows that have seen nothing, in three equal parts of `room`.
+    fn new(room: &'a mut [f32]) -> Self {
+        let length = room.len() / 3;
+        let (maxima, rest) = room.split_at_mut_checked(length).unwrap_or_default();
+        let (sums, factors) = rest.split_at_mut_checked(length).unwrap_or_default();
+        maxima.fill(f32::NEG_INFINITY);
+        sums.fill(0.0);
+        factors.fill(0.0);
+        Self { maxima, sums, factors }
+    }
 }
 
 /// The rows that go together: pairs of their first row and their number.
@@ -128,7 +148,7 @@ fn load_queries<S: Isa, Q: Element>(
 fn finish<S: Isa, O: Element>(
     s: S,
     output: &[f32],
-    state: &[[f32; 3]],
+    state: &State<'_>,
     place: Place,
     sinks: Option<&[f32]>,
     results: &mut Results<'_, O>,
@@ -137,12 +157,13 @@ fn finish<S: Isa, O: Element>(
         #[inline(always)]
         || {
             let width = padded(results.out.dim(), S::LANES);
-            for (row, (output, state)) in output.chunks_exact(width).zip(state).enumerate() {
+            let known = state.maxima.iter().zip(&*state.sums);
+            for (row, (output, (&maximum, &sum))) in output.chunks_exact(width).zip(known).enumerate() {
                 let sink = sinks.map(|sinks| {
                     let (head, _) = place.head_and_position(row);
                     s.splat(sinks.get(head).copied().unwrap_or(f32::NEG_INFINITY))
                 });
-                let total = Total::new(s, s.splat(state[0]), s.splat(state[1]), sink);
+                let total = Total::new(s, s.splat(maximum), s.splat(sum), sink);
                 for (from, to) in s.vectors(output).iter().zip(results.out.row(row).chunks_mut(S::LANES)) {
                     store_part(s, total.normalise(s, *from), to);
                 }
@@ -266,16 +287,16 @@ fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize, const FAR: bool
     }
 }
 
-/// A row's scores become weights; `state` is its maximum and sum, which are updated, and the factor that its
-/// output needs, which is written.
+/// The rows' scores become weights; maxima and sums are updated, and the factors written. What waits for a row's
+/// maximum, or for its sum, stands apart from the next row's, so that the rows don't wait for each other.
 #[inline(never)]
 #[allow(clippy::too_many_arguments, reason = "the parts of one call's state, each borrowed on its own")]
 fn update<S: Isa>(
     s: S,
     scores: &mut [f32],
-    state: &mut [f32; 3],
+    state: &mut State<'_>,
+    rows: usize,
     scoring: &Scoring<'_>,
-    row: usize,
     keys: Range<usize>,
     hiding: Hiding,
     inspection: &mut Inspection<'_>,
@@ -283,28 +304,45 @@ fn update<S: Isa>(
     s.vectorize(
         #[inline(always)]
         || {
+            let length = Tile::of(S::LEVEL).few_block;
             let count = keys.len();
-            let scores = scores.get_mut(..padded(count, S::LANES)).unwrap_or_default();
-            if hiding != Hiding::Nothing || !scoring.is_plain() || inspection.is_some() {
-                let vectors = s.vectors_mut(scores);
-                let mut block = Block { vectors, width: 1, at: 0, lanes: Lanes::Keys, row, keys };
-                scoring.apply(s, &mut block, hiding, inspection);
+            let room = padded(count, S::LANES);
+            let modified = hiding != Hiding::Nothing || !scoring.is_plain() || inspection.is_some();
+            let State { maxima, sums, factors } = state;
+            for (before, &maximum) in factors.iter_mut().zip(maxima.iter()) {
+                *before = maximum;
             }
-            for past in scores.get_mut(count..).unwrap_or_default() {
-                *past = f32::NEG_INFINITY;
+            for (row, (scores, maximum)) in
+                scores.chunks_exact_mut(length).zip(maxima.iter_mut()).take(rows).enumerate()
+            {
+                let scores = scores.get_mut(..room).unwrap_or_default();
+                if modified {
+                    let vectors = s.vectors_mut(scores);
+                    let keys = keys.clone();
+                    let mut block = Block { vectors, width: 1, at: 0, lanes: Lanes::Keys, row, keys };
+                    scoring.apply(s, &mut block, hiding, inspection);
+                }
+                for past in scores.get_mut(count..).unwrap_or_default() {
+                    *past = f32::NEG_INFINITY;
+                }
+                let mut greatest = s.splat(*maximum);
+                for &score in s.vectors(scores) {
+                    greatest = s.max(score, greatest);
+                }
+                *maximum = s.max_lane(greatest);
             }
-            let scores = s.vectors_mut(scores);
-            let mut greatest = s.splat(state[0]);
-            for &score in scores.iter() {
-                greatest = s.max(score, greatest);
+            let known = s.vectors(maxima).iter().zip(s.vectors_mut(sums));
+            for (factor, (&maximum, sum)) in s.vectors_mut(factors).iter_mut().zip(known) {
+                *factor = exp(s, s.sub(*factor, safe_maximum(s, maximum)));
+                *sum = s.mul(*sum, *factor);
             }
-            let maximum = s.max_lane(greatest);
-            let safe = safe_maximum(s, s.splat(maximum));
-            let factor = crate::math::exp(s, s.sub(s.splat(state[0]), safe));
-            let sum = s.sum_lanes(weigh(s, scores.iter_mut(), safe, s.zero(), hiding));
-            let mut first = [0.0];
-            store_part(s, factor, &mut first);
-            *state = [maximum, state[1] * first[0] + sum, first[0]];
+            for (scores, (&maximum, sum)) in
+                scores.chunks_exact_mut(length).zip(maxima.iter().zip(sums.iter_mut())).take(rows)
+            {
+                let scores = s.vectors_mut(scores.get_mut(..room).unwrap_or_default());
+                let safe = safe_maximum(s, s.splat(maximum));
+                *sum += s.sum_lanes(weigh(s, scores.iter_mut(), safe, s.zero(), hiding));
+            }
         },
     );
 }
@@ -315,7 +353,7 @@ fn accumulate<S: Isa, V: Element>(
     s: S,
     values: Panel<'_, V>,
     weights: &[f32],
-    state: &[[f32; 3]],
+    factors: &[f32],
     output: &mut [f32],
     hiding: Hiding,
     mut ahead: Option<Ahead>,
@@ -325,16 +363,16 @@ fn accumulate<S: Isa, V: Element>(
         || {
             let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES) };
             let mut row = 0;
-            while let Some(state) = state.get(row..).filter(|state| !state.is_empty()) {
+            while let Some(factors) = factors.get(row..).filter(|factors| !factors.is_empty()) {
                 let output = output.get_mut(row * pass.width..).unwrap_or_default();
                 let weights = weights.get(row * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
                 // The first rows fetch for all.
-                row += match (state, ahead.take()) {
+                row += match (factors, ahead.take()) {
                     _ if hiding == Hiding::Marked => {
-                        pass.rows::<1, true, false>(weights, state, output, Ahead::default())
+                        pass.rows::<1, true, false>(weights, factors, output, Ahead::default())
                     }
-                    (_, Some(ahead)) if S::PREFETCHES => pass.some::<true>(weights, state, output, ahead),
-                    _ => pass.some::<false>(weights, state, output, Ahead::default()),
+                    (_, Some(ahead)) if S::PREFETCHES => pass.some::<true>(weights, factors, output, ahead),
+                    _ => pass.some::<false>(weights, factors, output, Ahead::default()),
                 };
             }
         },
@@ -354,17 +392,19 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
     fn some<const FAR: bool>(
         &self,
         weights: &[f32],
-        state: &[[f32; 3]],
+        factors: &[f32],
         output: &mut [f32],
         ahead: Ahead,
     ) -> usize {
         // Where a call never has so many, no code for them.
         let four = Tile::of(S::LEVEL).few_rows >= FEW_TOGETHER;
-        match state {
-            [_] => self.rows::<1, false, FAR>(weights, state, output, ahead),
-            [_, _, _, _, ..] if four => self.rows::<FEW_TOGETHER, false, FAR>(weights, state, output, ahead),
-            [_, _] => self.rows::<2, false, FAR>(weights, state, output, ahead),
-            _ => self.rows::<3, false, FAR>(weights, state, output, ahead),
+        match factors {
+            [_] => self.rows::<1, false, FAR>(weights, factors, output, ahead),
+            [_, _, _, _, ..] if four => {
+                self.rows::<FEW_TOGETHER, false, FAR>(weights, factors, output, ahead)
+            }
+            [_, _] => self.rows::<2, false, FAR>(weights, factors, output, ahead),
+            _ => self.rows::<3, false, FAR>(weights, factors, output, ahead),
         }
     }
 
@@ -373,7 +413,7 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
     fn rows<const ROWS: usize, const MARKED: bool, const FAR: bool>(
         &self,
         weights: &[f32],
-        state: &[[f32; 3]],
+        factors: &[f32],
         output: &mut [f32],
         mut ahead: Ahead,
     ) -> usize {
@@ -381,7 +421,7 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
         let Some(weights) = Panel::new(weights, tile.few_block, ROWS, self.values.rows()) else {
             return ROWS;
         };
-        let factors = core::array::from_fn(|r| state.get(r).map_or(0.0, |state| state[2]));
+        let factors = core::array::from_fn(|r| factors.get(r).copied().unwrap_or(0.0));
         let dim = self.values.row(0).len();
         let mut column = 0;
         while column < dim {

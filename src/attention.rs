@@ -9,7 +9,7 @@ use crate::isa::{Level, sqrt};
 use crate::job::Job;
 use crate::score::Modifiers;
 #[cfg(feature = "modifiers")]
-use crate::score::dense::{BiasData, Dense, MaskData, MaskStrides};
+use crate::score::dense::{Bias, BiasData, Mask, MaskData, MaskStrides};
 #[cfg(feature = "limits")]
 use crate::score::visibility::Alignment;
 use crate::score::visibility::Visibility;
@@ -203,7 +203,7 @@ impl<'a> Attention<'a> {
     /// A bias of -∞ hides the key as a mask does, even a key that holds NaN.
     #[cfg(feature = "modifiers")]
     pub fn bias(mut self, bias: impl Into<BiasData<'a>>, strides: MaskStrides) -> Self {
-        self.modifiers.bias = Extra::some(Dense::bias(bias.into(), strides));
+        self.modifiers.bias = Extra::some(Bias::bias(bias.into(), strides));
         self
     }
 
@@ -211,7 +211,7 @@ impl<'a> Attention<'a> {
     /// stride 0.
     #[cfg(feature = "modifiers")]
     pub fn mask(mut self, mask: impl Into<MaskData<'a>>, strides: MaskStrides) -> Self {
-        self.modifiers.mask = Extra::some(Dense::mask(mask.into(), strides));
+        self.modifiers.mask = Extra::some(Mask::mask(mask.into(), strides));
         self
     }
 

@@ -5,7 +5,7 @@
 #![allow(unsafe_code, reason = "intrinsics, and tokens made from the proof that a `Level` is")]
 
 use super::by_pulp::{ByPulp, operations, scale};
-use super::{Isa, Level, TileOp};
+use super::{Isa, Level, MAX_LANES, TileOp};
 use core::arch::aarch64::*;
 use core::arch::asm;
 use pulp::{Simd, cast};

@@ -81,6 +81,14 @@ macro_rules! operations {
         }
 
         #[inline(always)]
+        fn lacks(self, sets: &[u32; MAX_LANES], bits: u32) -> Self::M {
+            let s = self.simd();
+            let none = s.splat_u32s(0);
+            let sets = <Self as ByPulp>::Simd::as_simd_u32s(sets).0.first().copied().unwrap_or(none);
+            s.equal_u32s(s.and_u32s(sets, s.splat_u32s(bits)), none)
+        }
+
+        #[inline(always)]
         fn sum_lanes(self, a: Self::F) -> f32 {
             self.simd().reduce_sum_f32s(a)
         }

@@ -105,6 +105,9 @@ pub trait Isa: Copy {
 
     fn select(self, mask: Self::M, if_true: Self::F, if_false: Self::F) -> Self::F;
 
+    /// Of the first `LANES` sets of bits, those that have none of `bits`.
+    fn lacks(self, sets: &[u32; MAX_LANES], bits: u32) -> Self::M;
+
     /// `t` less the integer `n` nearest to it, and what [`Isa::scale`] makes `2^n` of. `t` is less than
     /// 127; `2^n` is 0 where it is less than -126.5.
     #[inline(always)]
@@ -305,6 +308,27 @@ mod tests {
     #[test]
     fn comparisons_are_the_same_at_every_level() {
         at_every_level(Comparisons);
+    }
+
+    #[derive(Clone, Copy)]
+    struct Sets;
+
+    impl Op for Sets {
+        fn run<S: Isa>(self, s: S) {
+            let sets: [u32; MAX_LANES] =
+                core::array::from_fn(|lane| 0x8000_0001 << lane | 0x0001_0000 >> lane);
+            for bits in (0..32).map(|bit| 1 << bit).chain([0, 3, 0xffff_0000, u32::MAX]) {
+                let got = lanes(s, s.select(s.lacks(&sets, bits), s.splat(1.0), s.zero()));
+                let want: Vec<f32> =
+                    sets.iter().take(S::LANES).map(|set| f32::from(u8::from(set & bits == 0))).collect();
+                assert_eq!(got, want, "{} {bits:#x}", S::LEVEL);
+            }
+        }
+    }
+
+    #[test]
+    fn sets_lack_what_they_do_not_have() {
+        at_every_level(Sets);
     }
 
     #[derive(Clone, Copy)]

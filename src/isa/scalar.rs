@@ -1,6 +1,6 @@
 //! One number at a time: the level of microcontrollers, of Miri, and the yardstick of the others.
 
-use super::{Isa, Level, TileOp, fpu};
+use super::{Isa, Level, MAX_LANES, TileOp, fpu};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar;
@@ -88,6 +88,11 @@ impl Isa for Scalar {
     #[inline(always)]
     fn select(self, mask: bool, if_true: f32, if_false: f32) -> f32 {
         if mask { if_true } else { if_false }
+    }
+
+    #[inline(always)]
+    fn lacks(self, sets: &[u32; MAX_LANES], bits: u32) -> bool {
+        sets[0] & bits == 0
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "tokens made from the proof that a `Level` is")]
 
 use super::by_pulp::{ByPulp, operations, scale, widen_f16_bits};
-use super::{Isa, Level, TileOp};
+use super::{Isa, Level, MAX_LANES, TileOp};
 use core::arch::wasm32::*;
 use pulp::{Simd, cast};
 

@@ -13,7 +13,7 @@ use core::arch::x86_64::*;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::by_pulp::{ByPulp, operations, scale};
-use super::{Isa, Level, Pairs, TileOp};
+use super::{Isa, Level, MAX_LANES, Pairs, TileOp};
 use pulp::{Simd, cast};
 
 pulp::simd_type!({

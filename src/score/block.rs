@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::dense::Dense;
+use super::dense::{Bias, Dense, Mask, TOGETHER};
 use super::visibility::{Limits, Sequence};
 use super::{Modifiers, Strip, alibi, dense, softcap, visibility};
 use crate::extra::Extra;
@@ -76,7 +76,7 @@ pub(crate) struct Block<'a, S: Isa> {
 pub(crate) enum Hiding {
     /// Each row sees each key.
     Nothing,
-    /// Some keys, and the values are finite: adding 0 times a value adds nothing.
+    /// Some keys, and the values are finite, or taken to be: adding 0 times a value adds nothing.
     Some,
     /// Some keys, and a value is infinite or NaN: the weights of hidden keys are marked, see [`crate::kernel`].
     Marked,
@@ -127,10 +127,15 @@ impl<'a> Scoring<'a> {
                 |score, _| s.max(least, score),
             );
         }
-        for dense in [m.bias.get(), m.mask.get()].into_iter().flatten() {
-            block.add(s, dense, self.place);
+        if let Some(bias) = m.bias.get() {
+            block.add(s, bias, self.place);
         }
-        if hiding != Hiding::Nothing {
+        if let Some(mask) = m.mask.get() {
+            block.hide(s, mask, self.place);
+        }
+        if hiding != Hiding::Nothing
+            && !self.sequence.all_see(&self.place.positions(block.rows()), &block.keys)
+        {
             let keys = block.keys.clone();
             let relative = |key: usize| key.min(keys.end).saturating_sub(keys.start) as f32;
             let constants = block.constants(s, self.place, |_, position| {
@@ -185,29 +190,78 @@ impl<S: Isa> Block<'_, S> {
         )
     }
 
-    /// Adds a bias or mask.
+    /// The rows, some of which may be past the last one.
     #[inline(always)]
-    fn add(&mut self, s: S, dense: &Dense<'_>, place: Place) {
-        let (width, at, row, keys) = (self.width.max(1), self.at, self.row, self.keys.clone());
-        // Vectors of the block that a vector of the bias covers: its keys, or one vector.
-        let chunk = if self.lanes == Lanes::Rows { S::LANES } else { 1 };
-        let mut key = keys.start;
-        for vectors in self.vectors.chunks_mut(width.saturating_mul(chunk)) {
-            let count = keys.end.saturating_sub(key).min(S::LANES);
-            let mut square = [s.zero(); MAX_LANES];
-            if self.lanes == Lanes::Rows {
-                let rows = place.heads_and_positions(row).take(S::LANES);
-                for (to, (head, position)) in square.iter_mut().zip(rows) {
-                    *to = dense.load(s, [place.batch, head, position], key, count);
-                }
-                square = transpose(s, square);
+    fn rows(&self) -> Range<usize> {
+        self.row..self.row + if self.lanes == Lanes::Rows { S::LANES } else { 1 }
+    }
+
+    /// The keys of a vector.
+    #[inline(always)]
+    fn step(&self) -> usize {
+        if self.lanes == Lanes::Rows { 1 } else { S::LANES }
+    }
+
+    /// Where the rows begin in a bias or a mask.
+    #[inline(always)]
+    fn starts<T>(&self, dense: &Dense<T>, place: Place) -> [usize; MAX_LANES] {
+        let mut starts = [0; MAX_LANES];
+        let rows = place.heads_and_positions(self.row).take(self.rows().len());
+        for (start, (head, position)) in starts.iter_mut().zip(rows) {
+            *start = dense.start([place.batch, head, position]);
+        }
+        starts
+    }
+
+    /// The strips of `count` keys, a multiple of a vector's, each with its first key and how many there are.
+    #[inline(always)]
+    fn strips(&mut self, s: S, count: usize) -> impl Iterator<Item = (Strip<'_, S>, usize, usize)> {
+        let (width, at, keys) = (self.width.max(1), self.at, self.keys.clone());
+        let vectors = self.vectors.chunks_mut(width.saturating_mul(count / self.step()));
+        keys.clone().step_by(count).zip(vectors).map(
+            #[inline(always)]
+            move |(key, vectors)| {
+                let strip = Strip { vectors, width, at, first_key: s.zero(), step: s.zero() };
+                (strip, key, (keys.end - key).min(count))
+            },
+        )
+    }
+
+    /// Adds a bias.
+    #[inline(always)]
+    fn add(&mut self, s: S, bias: &Bias<'_>, place: Place) {
+        let (starts, lanes) = (self.starts(bias, place), self.lanes);
+        for (strip, key, count) in self.strips(s, S::LANES) {
+            if lanes == Lanes::Rows {
+                dense::apply(s, strip, &transpose(s, bias.load(s, &starts, key, count)));
             } else {
-                let (head, position) = place.head_and_position(row);
-                square[0] = dense.load(s, [place.batch, head, position], key, count);
+                dense::apply(s, strip, &bias.load(s, &starts[..1], key, count));
             }
-            let none = s.zero();
-            dense::apply(s, Strip { vectors, width, at, first_key: none, step: none }, &square);
-            key += S::LANES;
+        }
+    }
+
+    /// Hides what a mask does.
+    #[inline(always)]
+    fn hide(&mut self, s: S, mask: &Mask<'_>, place: Place) {
+        let (starts, lanes) = (self.starts(mask, place), self.lanes);
+        for (strip, key, count) in self.strips(s, TOGETHER) {
+            if lanes == Lanes::Keys {
+                dense::hide_of_keys(s, strip, mask.load(starts[0], key, count));
+                continue;
+            }
+            // Heads often share a mask.
+            let (mut sets, mut all) = ([0; MAX_LANES], u32::MAX);
+            let (mut before, mut set) = (usize::MAX, 0);
+            for (to, &start) in sets.iter_mut().zip(&starts).take(S::LANES) {
+                if start != before {
+                    (before, set) = (start, mask.load(start, key, count));
+                    all &= set;
+                }
+                *to = set;
+            }
+            if all != u32::MAX {
+                dense::hide_of_rows(s, strip, &sets);
+            }
         }
     }
 

@@ -134,65 +134,123 @@ impl<'a, const N: usize> From<&'a [u8; N]> for MaskData<'a> {
 
 /// A bias or a mask as the kernels read it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Dense<'a> {
-    data: Data<'a>,
+#[cfg_attr(not(feature = "modifiers"), expect(dead_code, reason = "no call has one there"))]
+pub(crate) struct Dense<T> {
+    data: T,
     strides: MaskStrides,
 }
 
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "modifiers"), expect(dead_code, reason = "no call has one there"))]
-enum Data<'a> {
-    Bias(BiasData<'a>),
-    /// 0 hides the key.
-    Mask(&'a [u8]),
-}
+/// What is added to scores; -∞ hides the key whatever its score was.
+pub(crate) type Bias<'a> = Dense<BiasData<'a>>;
 
-impl<'a> Dense<'a> {
-    #[cfg(feature = "modifiers")]
-    pub(crate) fn bias(data: BiasData<'a>, strides: MaskStrides) -> Self {
-        Self { data: Data::Bias(data), strides }
-    }
+/// A byte for each key: 0 hides it.
+pub(crate) type Mask<'a> = Dense<&'a [u8]>;
 
-    #[cfg(feature = "modifiers")]
-    pub(crate) fn mask(data: MaskData<'a>, strides: MaskStrides) -> Self {
-        let bytes = match data {
-            MaskData::Bool(booleans) => bytes_of(booleans),
-            MaskData::U8(bytes) => bytes,
-        };
-        Self { data: Data::Mask(bytes), strides }
-    }
+/// Keys whose bytes of a mask are looked at together.
+pub(crate) const TOGETHER: usize = u32::BITS as usize;
 
-    pub(crate) fn validate(&self, shape: &Shape) -> Result<(), Error> {
-        let (operand, had) = match self.data {
-            Data::Bias(BiasData::F32(data)) => (Operand::Bias, data.len()),
-            Data::Bias(BiasData::F16(data)) => (Operand::Bias, data.len()),
-            Data::Bias(BiasData::Bf16(data)) => (Operand::Bias, data.len()),
-            Data::Mask(data) => (Operand::Mask, data.len()),
-        };
+impl<T> Dense<T> {
+    fn check(&self, operand: Operand, shape: &Shape, had: usize) -> Result<(), Error> {
         let MaskStrides { batch, head, row, key } = self.strides;
         let axes = [(shape.batch, batch), (shape.q_heads, head), (shape.q_len, row), (shape.kv_len, key)];
         Extent { operand, axes, dim: 1 }.check(had)
     }
 
-    /// What is added to the scores of `count` ≤ `LANES` keys from `key` on: one vector, zeros beyond `count`.
-    /// A mask adds 0, or -∞ where it hides the key.
+    /// Where a batch, query head and row begin.
     #[inline(always)]
-    pub(crate) fn load<S: Isa>(&self, s: S, at: [usize; 3], key: usize, count: usize) -> S::F {
-        let [batch, head, row] = at;
-        let strides = &self.strides;
-        let first = batch * strides.batch + head * strides.head + row * strides.row + key * strides.key;
-        let of = Part { first, step: strides.key, count };
+    pub(crate) fn start(&self, [batch, head, row]: [usize; 3]) -> usize {
+        batch * self.strides.batch + head * self.strides.head + row * self.strides.row
+    }
+
+    /// `count` keys from `key` on, of what begins at `start`.
+    #[inline(always)]
+    fn part(&self, start: usize, key: usize, count: usize) -> Part {
+        Part { first: start + key * self.strides.key, step: self.strides.key, count }
+    }
+}
+
+impl<'a> Bias<'a> {
+    #[cfg(feature = "modifiers")]
+    pub(crate) fn bias(data: BiasData<'a>, strides: MaskStrides) -> Self {
+        Self { data, strides }
+    }
+
+    pub(crate) fn validate(&self, shape: &Shape) -> Result<(), Error> {
+        let had = match self.data {
+            BiasData::F32(data) => data.len(),
+            BiasData::F16(data) => data.len(),
+            BiasData::Bf16(data) => data.len(),
+        };
+        self.check(Operand::Bias, shape, had)
+    }
+
+    /// For each of the first `LANES` of `starts`, or as many as there are, what is added to the scores of `count` ≤ `LANES`
+    /// keys from `key` on: a vector each, zeros beyond `count`.
+    #[inline(always)]
+    pub(crate) fn load<S: Isa>(&self, s: S, starts: &[usize], key: usize, count: usize) -> [S::F; MAX_LANES] {
         match self.data {
-            Data::Bias(BiasData::F32(data)) => of.load(s, data, f32::ZERO),
-            Data::Bias(BiasData::F16(data)) => of.load(s, data, f16::ZERO),
-            Data::Bias(BiasData::Bf16(data)) => of.load(s, data, bf16::ZERO),
-            Data::Mask(data) => {
-                let mut buffer = [0.0; MAX_LANES];
-                of.read(data, &mut buffer, |&byte| if byte != 0 { 0.0 } else { f32::NEG_INFINITY });
-                f32::load(s, &buffer)
-            }
+            BiasData::F32(data) => self.load_from(s, data, starts, key, count),
+            BiasData::F16(data) => self.load_from(s, data, starts, key, count),
+            BiasData::Bf16(data) => self.load_from(s, data, starts, key, count),
         }
     }
+
+    #[inline(always)]
+    fn load_from<S: Isa, T: Storage>(
+        &self,
+        s: S,
+        data: &[T],
+        starts: &[usize],
+        key: usize,
+        count: usize,
+    ) -> [S::F; MAX_LANES] {
+        let mut rows = [s.zero(); MAX_LANES];
+        for (to, &start) in rows.iter_mut().zip(starts).take(S::LANES) {
+            *to = self.part(start, key, count).load(s, data);
+        }
+        rows
+    }
+}
+
+impl<'a> Mask<'a> {
+    #[cfg(feature = "modifiers")]
+    pub(crate) fn mask(data: MaskData<'a>, strides: MaskStrides) -> Self {
+        let data = match data {
+            MaskData::Bool(booleans) => bytes_of(booleans),
+            MaskData::U8(bytes) => bytes,
+        };
+        Self { data, strides }
+    }
+
+    pub(crate) fn validate(&self, shape: &Shape) -> Result<(), Error> {
+        self.check(Operand::Mask, shape, self.data.len())
+    }
+
+    /// Which of `count` ≤ [`TOGETHER`] keys from `key` on are seen: a bit each, and set beyond `count`.
+    #[inline(always)]
+    pub(crate) fn load(&self, start: usize, key: usize, count: usize) -> u32 {
+        let part = self.part(start, key, count);
+        if part.step == 1
+            && let Some(bytes) = self.data.get(part.first..).and_then(|bytes| bytes.first_chunk::<TOGETHER>())
+            && count == TOGETHER
+        {
+            let eights = bytes.as_chunks::<8>().0.iter().enumerate();
+            return eights.fold(0, |bits, (index, &eight)| bits | not_zero(eight) << (8 * index));
+        }
+        let mut bits = u32::MAX;
+        part.each(self.data, |index, &byte| bits &= !(u32::from(byte == 0) << index));
+        bits
+    }
+}
+
+/// A bit for each byte.
+#[inline(always)]
+fn not_zero(bytes: [u8; 8]) -> u32 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let bytes = u64::from_le_bytes(bytes);
+    let high = (((bytes & LOW) + LOW) | bytes) & !LOW;
+    // The product has the high bit of byte i at bit 56 + i, and no two at one bit.
+    ((high >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
 }
 
 /// `count` elements from `first` on, `step` apart.
@@ -204,24 +262,28 @@ struct Part {
 
 impl Part {
     #[inline(always)]
-    fn load<S: Isa, T: Storage>(&self, s: S, data: &[T], zero: T) -> S::F {
+    fn load<S: Isa, T: Storage>(&self, s: S, data: &[T]) -> S::F {
         if self.step == 1
             && self.count >= S::LANES
             && let Some(vector) = data.get(self.first..).and_then(|data| data.get(..S::LANES))
         {
             return T::load(s, vector);
         }
-        let mut buffer = [zero; MAX_LANES];
-        self.read(data, &mut buffer, |&x| x);
+        let mut buffer = [T::ZERO; MAX_LANES];
+        self.each(data, |index, &x| {
+            if let Some(to) = buffer.get_mut(index) {
+                *to = x;
+            }
+        });
         T::load(s, &buffer)
     }
 
     #[inline(always)]
-    fn read<T, U>(&self, data: &[T], buffer: &mut [U; MAX_LANES], convert: impl Fn(&T) -> U) {
+    fn each<T>(&self, data: &[T], mut f: impl FnMut(usize, &T)) {
         let data = data.get(self.first..).unwrap_or_default();
-        for (index, to) in buffer.iter_mut().take(self.count).enumerate() {
+        for index in 0..self.count {
             if let Some(x) = data.get(index * self.step) {
-                *to = convert(x);
+                f(index, x);
             }
         }
     }
@@ -240,4 +302,59 @@ pub(crate) fn apply<S: Isa>(s: S, strip: Strip<'_, S>, bias: &[S::F]) {
             s.select(s.equal(bias, hidden), hidden, s.add(score, bias))
         },
     );
+}
+
+/// Hides the keys that the sets of rows in lanes lack, the first bit being that of the strip's first key.
+#[inline(always)]
+pub(crate) fn hide_of_rows<S: Isa>(s: S, strip: Strip<'_, S>, sets: &[u32; MAX_LANES]) {
+    let hidden = s.splat(f32::NEG_INFINITY);
+    let mut bit = 1u32;
+    strip.map(
+        s,
+        #[inline(always)]
+        |score, _| {
+            let lacks = s.lacks(sets, bit);
+            bit = bit.rotate_left(1);
+            s.select(lacks, hidden, score)
+        },
+    );
+}
+
+/// Hides the keys in lanes that a row's set lacks.
+#[inline(always)]
+pub(crate) fn hide_of_keys<S: Isa>(s: S, strip: Strip<'_, S>, set: u32) {
+    const EACH: [u32; MAX_LANES] = {
+        let (mut each, mut lane) = ([0; MAX_LANES], 0);
+        while lane < MAX_LANES {
+            each[lane] = 1 << lane;
+            lane += 1;
+        }
+        each
+    };
+    let hidden = s.splat(f32::NEG_INFINITY);
+    let mut set = set;
+    strip.map(
+        s,
+        #[inline(always)]
+        |score, _| {
+            let lacks = s.lacks(&EACH, set);
+            set = set.rotate_right(S::LANES as u32);
+            s.select(lacks, hidden, score)
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::not_zero;
+
+    #[test]
+    fn bytes_that_are_not_zero_have_their_bits() {
+        for set in 0..=u8::MAX {
+            for byte in [1, 0x7f, 0x80, 0xff] {
+                let bytes = core::array::from_fn(|i| if set >> i & 1 == 0 { 0 } else { byte });
+                assert_eq!(not_zero(bytes), set.into(), "{set:#x} {byte:#x}");
+            }
+        }
+    }
 }

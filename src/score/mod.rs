@@ -13,7 +13,7 @@ pub(crate) mod visibility;
 
 use crate::extra::Extra;
 use crate::isa::Isa;
-use dense::Dense;
+use dense::{Bias, Mask};
 use visibility::Visibility;
 
 /// Everything that a call asks to be done to its scores.
@@ -23,8 +23,8 @@ pub(crate) struct Modifiers<'a> {
     pub(crate) softcap: Extra<f32>,
     /// A slope for each query head.
     pub(crate) alibi: Extra<&'a [f32]>,
-    pub(crate) bias: Extra<Dense<'a>>,
-    pub(crate) mask: Extra<Dense<'a>>,
+    pub(crate) bias: Extra<Bias<'a>>,
+    pub(crate) mask: Extra<Mask<'a>>,
     pub(crate) visibility: Visibility<'a>,
     /// A logit for each query head.
     pub(crate) sinks: Extra<&'a [f32]>,

@@ -19,8 +19,8 @@
 use core::ops::Range;
 
 use super::softmax::{Total, safe_maximum, weigh};
-use super::values::is_finite;
-use super::{Results, Task};
+use super::values::{holds_nan, is_finite};
+use super::{Results, Task, Trust};
 use crate::element::{Element, load_part, store_part};
 use crate::isa::{Isa, MAX_LANES, sum_each};
 use crate::math::exp;
@@ -40,14 +40,17 @@ const SUMS: usize = {
 /// Keys and values of so many bytes, in the whole call, are taken to lie in that cache already.
 const NEAR: usize = 1 << 20;
 
+/// Whether that has come to anything: see [`attempts`](super::attempts).
 #[inline(always)]
-pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
+pub(super) fn attempt<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     s: S,
-    mut task: Task<'_, Q, K, V, O>,
-) {
+    task: &mut Task<'_, Q, K, V, O>,
+    scratch: &mut [f32],
+    trust: Trust,
+) -> bool {
     let length = Tile::of(S::LEVEL).few_block;
     let sizes = few(task.shape, S::LEVEL);
-    let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
+    let mut carver = Carver::new(scratch, S::LEVEL);
     let queries = carver.take(sizes.queries);
     let weights = carver.take(sizes.weights);
     let output = carver.take(sizes.output);
@@ -61,6 +64,7 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let positions = task.place.positions(0..count);
     let dims = task.keys().zip(task.values());
     let fetches = S::PREFETCHES && task.kv_bytes() > NEAR;
+    let mut hidden = false;
     for keys in task.blocks(length) {
         // What this adds in front is hidden, or the block would begin there.
         let keys = keys.start / S::LANES * S::LANES..keys.end;
@@ -74,17 +78,22 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
         products(s, k, queries, weights, count, ahead_of_k);
         let hiding = if !scoring.hides(&positions, &keys) {
             Hiding::Nothing
-        } else if is_finite(s, v) {
+        } else if trust == Trust::Full || is_finite(s, v) {
             Hiding::Some
         } else {
             Hiding::Marked
         };
+        hidden |= hiding != Hiding::Nothing;
         update(s, weights, &mut state, count, &scoring, keys, hiding, &mut task.results.inspection);
         let factors = state.factors.get(..count).unwrap_or_default();
         accumulate(s, v, weights, factors, output, hiding, ahead_of_v);
     }
 
+    if hidden && trust == Trust::Full && holds_nan(s, output) {
+        return false;
+    }
     finish(s, output, &state, task.place, task.modifiers.sinks.get().copied(), task.results);
+    true
 }
 
 /// What is known of the rows: a number of each, and of some that there are not up to a whole vector.

@@ -20,7 +20,7 @@ use core::slice;
 
 use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
 use super::softmax::Total;
-use super::{Results, Task, softmax, values};
+use super::{Results, Task, Trust, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
 use crate::isa::{Isa, MAX_LANES, transpose};
 use crate::panel::{LINE, Panel, Place, Rows};
@@ -48,8 +48,9 @@ pub(super) struct Group<'a> {
     pub(super) keys: Range<usize>,
 }
 
+/// Whether that has come to anything: see [`attempts`](super::attempts).
 #[inline(always)]
-pub(super) fn run<
+pub(super) fn attempt<
     S: Isa,
     Q: Element,
     K: Element,
@@ -60,16 +61,18 @@ pub(super) fn run<
     const VECS: usize,
 >(
     s: S,
-    mut task: Task<'_, Q, K, V, O>,
-) {
+    task: &mut Task<'_, Q, K, V, O>,
+    scratch: &mut [f32],
+    trust: Trust,
+) -> bool {
     let tile = Tile::of(S::LEVEL);
     let sizes = many(task.shape, S::LEVEL, task.storage(), VECS);
-    let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
+    let mut carver = Carver::new(scratch, S::LEVEL);
     let count = task.place.count;
     let mut groups: [Group<'_>; MAX_GROUPS] = core::array::from_fn(|index| {
         let start = (index * S::LANES * VECS).min(count);
         let rows = start..(start + S::LANES * VECS).min(count);
-        if rows.is_empty() { Group::none() } else { Group::new(&mut carver, &sizes, &task, rows) }
+        if rows.is_empty() { Group::none() } else { Group::new(&mut carver, &sizes, task, rows) }
     });
     let wide = carver.take(sizes.wide);
     let (query_scale, score_scale) = A::scales(task.modifiers.scale);
@@ -84,6 +87,7 @@ pub(super) fn run<
     let dims = task.keys().zip(task.values());
     let next = task.next_queries();
     let mut ahead = 0..count;
+    let mut hidden = false;
     for block in task.blocks(tile.block) {
         for row in ahead.by_ref().take(AHEAD) {
             fetch(s, task.results.out.row(row));
@@ -115,15 +119,19 @@ pub(super) fn run<
         for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
             let hiding = if !scoring.hides(&group.positions, &group.keys) {
                 Hiding::Nothing
-            } else if *finite.get_or_insert_with(|| values::is_finite(s, values)) {
+            } else if trust == Trust::Full || *finite.get_or_insert_with(|| values::is_finite(s, values)) {
                 Hiding::Some
             } else {
                 Hiding::Marked
             };
+            hidden |= hiding != Hiding::Nothing;
             group.modify::<S, VECS>(s, &scoring, hiding, inspection);
             group.update::<S, VECS>(s, hiding);
             A::add::<KEYS, VECS>(s, values, group.keys.start - block.start, group, hiding, &mut wide);
         }
+    }
+    if hidden && trust == Trust::Full && groups.iter().any(|group| values::holds_nan(s, group.output)) {
+        return false;
     }
     for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
         finish::<S, O, VECS>(
@@ -136,6 +144,7 @@ pub(super) fn run<
             task.results,
         );
     }
+    true
 }
 
 /// Asks for the cache lines of a row.

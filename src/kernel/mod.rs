@@ -63,12 +63,39 @@ pub(crate) struct Results<'a, O> {
     pub(crate) inspection: Inspection<'a>,
 }
 
+/// Whether the values of hidden keys are taken to be finite. Looking at each takes as long as reading it again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// They are. 0 times one that is not is NaN: then an attempt is given up.
+    Full,
+    /// Each block's are looked at.
+    None,
+}
+
+/// Runs `attempt`, and once more with less trust if it was given up.
+#[inline(always)]
+fn attempts<Q, K, V, O>(
+    mut task: Task<'_, Q, K, V, O>,
+    mut attempt: impl FnMut(&mut Task<'_, Q, K, V, O>, &mut [f32], Trust) -> bool,
+) {
+    let scratch = core::mem::take(&mut task.scratch);
+    for trust in [Trust::Full, Trust::None] {
+        if attempt(&mut task, scratch, trust) {
+            return;
+        }
+    }
+}
+
 impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O> {
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
         self.results.prefill_inspection(self.place.count);
         match Kernel::of(self.shape, S::LEVEL) {
-            Kernel::Few => few::run(s, self),
+            Kernel::Few => attempts(
+                self,
+                #[inline(always)]
+                |task, scratch, trust| few::attempt(s, task, scratch, trust),
+            ),
             Kernel::Many => {
                 let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
                 s.with_tile(vecs, ManyRows { s, task: self, arithmetic: Single });
@@ -99,7 +126,13 @@ impl<S: Isa, Q: Element, K: Element, V: Element, O: Element, A: Arithmetic<S, K,
 {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
-        many::run::<S, Q, K, V, O, A, KEYS, VECS>(self.s, self.task);
+        attempts(
+            self.task,
+            #[inline(always)]
+            |task, scratch, trust| {
+                many::attempt::<S, Q, K, V, O, A, KEYS, VECS>(self.s, task, scratch, trust)
+            },
+        );
     }
 }
 

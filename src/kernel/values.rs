@@ -111,6 +111,23 @@ impl<S: Isa, V: Storage, A: MulAdd<S>, const VECS: usize, const MARKED: bool>
     }
 }
 
+/// Whether one of the numbers, whole vectors of them, is NaN.
+#[inline(never)]
+pub(super) fn holds_nan<S: Isa>(s: S, numbers: &[f32]) -> bool {
+    let mut sum = 0.0;
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let mut last = s.zero();
+            for &x in s.vectors(numbers) {
+                last = s.select(s.equal(x, x), last, x);
+            }
+            sum = s.sum_lanes(last);
+        },
+    );
+    sum.is_nan()
+}
+
 /// Whether no number of the panel is infinite or NaN.
 #[inline(never)]
 pub(super) fn is_finite<S: Isa, V: Element>(s: S, panel: Panel<'_, V>) -> bool {

@@ -7,7 +7,7 @@
 //! The bounds are tested on every level: over every f32 where the functions are neither 1 nor x nor at their limits
 //! in release builds, over a sample otherwise.
 
-use core::f32::consts::{LN_2, LOG2_E};
+use core::f32::consts::LOG2_E;
 
 use crate::isa::Isa;
 
@@ -18,23 +18,22 @@ const Q: [f32; 6] =
 /// log₂ e is `LOG2_E` and this.
 const LOG2_E_LOW: f32 = 1.925_963e-8;
 
-/// `(r, q(r), power)` with `t = n + r` and `power` for [`Isa::scale`] by `2^n`.
+/// `q(r)`.
 #[inline(always)]
-fn reduced<S: Isa>(s: S, t: S::F) -> (S::F, S::F, S::F) {
-    let (r, power) = s.split(t);
+fn quotient<S: Isa>(s: S, r: S::F) -> S::F {
     let mut q = s.splat(Q[0]);
     for c in &Q[1..] {
         q = s.mul_add(q, r, s.splat(*c));
     }
-    (r, q, power)
+    q
 }
 
 /// 2^t for t ≤ 0: exactly 1 for 0, NaN for NaN, otherwise within [`EXP2_ULP`] where 2^t ≥ 2⁻¹²⁶;
 /// below, where it may be flushed to 0, within 2⁻¹²⁶.
 #[inline(always)]
 fn exp2<S: Isa>(s: S, t: S::F) -> S::F {
-    let (r, q, power) = reduced(s, t);
-    s.scale(s.mul_add(r, q, s.splat(1.0)), power)
+    let (r, power) = s.split(t);
+    s.scale(s.mul_add(r, quotient(s, r), s.splat(1.0)), power)
 }
 
 /// e^x for x ≤ 0, as 2^(x log₂ e): the rounding of the product adds a relative error of |x| 2⁻²³ at most to that of
@@ -47,19 +46,16 @@ pub(crate) fn exp<S: Isa>(s: S, x: S::F) -> S::F {
 /// tanh x, within [`TANH_ULP`]; ±1 for |x| ≥ 9.02, NaN for NaN; odd, and 0 keeps its sign.
 #[inline(always)]
 pub(crate) fn tanh<S: Isa>(s: S, x: S::F) -> S::F {
-    // expm1(2|x|) = 2^n p + (2^n - 1) with p = 2^r - 1, then tanh = expm1 / (expm1 + 2).
-    let twice = s.mul(s.splat(2.0), s.abs(x));
-    let limit = s.splat(18.04);
-    let twice = s.select(s.less(limit, twice), limit, twice);
+    // With e = expm1(-2|x|) = 2^n p + (2^n - 1) and p = 2^r - 1, tanh |x| = -e / (e + 2).
+    let twice = s.max(s.splat(-18.04), s.mul(s.splat(-2.0), s.abs(x)));
     let t = s.mul(twice, s.splat(LOG2_E));
-    let (r, q, power) = reduced(s, t);
-    // What rounding has taken from t, in units of e^x: 2^(r + δ) - 1 = p + δ ln 2 (p + 1).
-    let lost = s.mul_add(twice, s.splat(LOG2_E), s.sub(s.zero(), t));
-    let lost = s.mul(s.mul_add(twice, s.splat(LOG2_E_LOW), lost), s.splat(LN_2));
-    let one = s.splat(1.0);
-    let p = s.mul(r, q);
-    let p = s.mul_add(lost, s.add(p, one), p);
-    let e = s.add(s.scale(p, power), s.sub(s.scale(one, power), one));
+    // What rounding has added to t, less what LOG2_E lacks.
+    let off = s.mul_add(twice, s.splat(-LOG2_E_LOW), s.mul_add(twice, s.splat(-LOG2_E), t));
+    let (r, power) = s.split(t);
+    let r = s.sub(r, off);
+    let (one, p) = (s.splat(1.0), s.mul(r, quotient(s, r)));
+    let factor = s.scale(one, power);
+    let e = s.mul_add(p, factor, s.sub(factor, one));
     s.copy_sign(s.div(e, s.add(e, s.splat(2.0))), x)
 }
 

@@ -34,16 +34,16 @@ fn section(name: &str, shape: Shape, level: Level, effort: &Effort) {
     let windowed = (kv_len - q_len..kv_len).map(|position| position.min(window) + 1).sum();
     let modified: Vec<Modified<'_>> = vec![
         ("plain", plain(), all, 0.0),
-        ("causal", plain().causal(), causal, 0.04),
-        ("causal, window of a quarter", plain().causal().left_window(window), windowed, 0.08),
+        ("causal", plain().causal(), causal, 0.05),
+        ("causal, window of a quarter", plain().causal().left_window(window), windowed, 0.05),
         ("key length of three quarters", plain().key_lengths(&lengths), q_len * lengths[0], 0.03),
         ("sinks", plain().sinks(&sinks), all, 0.01),
         ("ALiBi, keys on both sides", plain().alibi(&slopes), all, 0.05),
         ("causal, ALiBi", plain().causal().alibi(&slopes), causal, 0.09),
         ("ALiBi, slopes a thousandth", plain().alibi(&gentle), all, 0.05),
-        ("softcap", plain().softcap(30.0), all, 0.15),
-        ("bias in f32", plain().bias(bias.as_slice(), MaskStrides::rows(kv_len)), all, 0.05),
-        ("mask, a seventh hidden, all pairs", plain().mask(&mask[..], MaskStrides::rows(kv_len)), all, 0.05),
+        ("softcap", plain().softcap(30.0), all, 0.08),
+        ("bias in f32", plain().bias(bias.as_slice(), MaskStrides::rows(kv_len)), all, 0.12),
+        ("mask, a seventh hidden, all pairs", plain().mask(&mask[..], MaskStrides::rows(kv_len)), all, 0.08),
     ];
     let bench = Bench::<f32>::new(shape);
     let mut cases: Vec<Case<'_>> = modified

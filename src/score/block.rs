@@ -138,9 +138,15 @@ impl<'a> Scoring<'a> {
         {
             let keys = block.keys.clone();
             let relative = |key: usize| key.min(keys.end).saturating_sub(keys.start) as f32;
+            // The heads of a group stand at the same positions.
+            let (mut before, mut limits) = (usize::MAX, [0.0; 3]);
             let constants = block.constants(s, self.place, |_, position| {
-                let seen = self.sequence.seen(position);
-                [relative(seen.start), relative(seen.end), relative(self.sequence.prefix(position))]
+                if position != before {
+                    let seen = self.sequence.seen(position);
+                    limits = [seen.start, seen.end, self.sequence.prefix(position)].map(relative);
+                    before = position;
+                }
+                limits
             });
             let [first, last, prefix] = constants;
             visibility::apply(s, block.strip(s), Limits { first, last, prefix });
@@ -168,7 +174,7 @@ impl<S: Isa> Block<'_, S> {
 
     /// Three numbers of each lane's row, from its query head and position.
     #[inline(always)]
-    fn constants(&self, s: S, place: Place, of: impl Fn(usize, usize) -> [f32; 3]) -> [S::F; 3] {
+    fn constants(&self, s: S, place: Place, mut of: impl FnMut(usize, usize) -> [f32; 3]) -> [S::F; 3] {
         if self.lanes == Lanes::Keys {
             let (head, position) = place.head_and_position(self.row);
             return of(head, position).map(

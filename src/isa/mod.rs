@@ -108,6 +108,21 @@ pub trait Isa: Copy {
     /// Of the first `LANES` sets of bits, those that have none of `bits`.
     fn lacks(self, sets: &[u32; MAX_LANES], bits: u32) -> Self::M;
 
+    /// A bit for each byte that is not 0.
+    #[inline(always)]
+    fn not_zero(self, bytes: &[u8; 32]) -> u32 {
+        const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        let mut bits = 0;
+        for (index, &eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
+            let eight = u64::from_le_bytes(eight);
+            let high = (((eight & LOW) + LOW) | eight) & !LOW;
+            // The product has the high bit of byte i at bit 56 + i, and no two at one bit.
+            let set = (high >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+            bits |= (set as u32) << (8 * index);
+        }
+        bits
+    }
+
     /// `t` less the integer `n` nearest to it, and what [`Isa::scale`] makes `2^n` of. `t` is less than
     /// 127; `2^n` is 0 where it is less than -126.5.
     #[inline(always)]
@@ -322,12 +337,16 @@ mod tests {
                 let want: Vec<f32> =
                     sets.iter().take(S::LANES).map(|set| f32::from(u8::from(set & bits == 0))).collect();
                 assert_eq!(got, want, "{} {bits:#x}", S::LEVEL);
+                for byte in [1, 0x7f, 0x80, 0xff] {
+                    let bytes = core::array::from_fn(|i| if bits >> i & 1 == 0 { 0 } else { byte });
+                    assert_eq!(s.not_zero(&bytes), bits, "{} {bits:#x} {byte:#x}", S::LEVEL);
+                }
             }
         }
     }
 
     #[test]
-    fn sets_lack_what_they_do_not_have() {
+    fn sets_have_the_bits_of_their_bytes_and_lack_the_others() {
         at_every_level(Sets);
     }
 

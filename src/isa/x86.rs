@@ -193,6 +193,13 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn not_zero(self, bytes: &[u8; 32]) -> u32 {
+        let avx = self.v3.avx;
+        let avx2 = self.v3.avx2;
+        !(avx2._mm256_movemask_epi8(avx2._mm256_cmpeq_epi8(cast(*bytes), avx._mm256_setzero_si256())) as u32)
+    }
+
+    #[inline(always)]
     fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F) {
         let (a, b): (__m256, __m256) = (cast(a), cast(b));
         let low = self.v3.avx._mm256_unpacklo_ps(a, b);
@@ -326,6 +333,13 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     #[inline(always)]
     fn scale(self, p: Self::F, power: Self::F) -> Self::F {
         cast(self.v4.avx512f._mm512_scalef_ps(cast(p), cast(power)))
+    }
+
+    #[inline(always)]
+    fn not_zero(self, bytes: &[u8; 32]) -> u32 {
+        let avx = self.v4.avx;
+        let avx2 = self.v4.avx2;
+        !(avx2._mm256_movemask_epi8(avx2._mm256_cmpeq_epi8(cast(*bytes), avx._mm256_setzero_si256())) as u32)
     }
 
     #[inline(always)]

@@ -134,6 +134,7 @@ impl<'a> Scoring<'a> {
             block.hide(s, mask, self.place);
         }
         if hiding != Hiding::Nothing
+            && self.sequence.limits(&block.keys)
             && !self.sequence.all_see(&self.place.positions(block.rows()), &block.keys)
         {
             let keys = block.keys.clone();
@@ -252,7 +253,7 @@ impl<S: Isa> Block<'_, S> {
         let (starts, lanes) = (self.starts(mask, place), self.lanes);
         for (strip, key, count) in self.strips(s, TOGETHER) {
             if lanes == Lanes::Keys {
-                dense::hide_of_keys(s, strip, mask.load(starts[0], key, count));
+                dense::hide_of_keys(s, strip, mask.load(s, starts[0], key, count));
                 continue;
             }
             // Heads often share a mask.
@@ -260,7 +261,7 @@ impl<S: Isa> Block<'_, S> {
             let (mut before, mut set) = (usize::MAX, 0);
             for (to, &start) in sets.iter_mut().zip(&starts).take(S::LANES) {
                 if start != before {
-                    (before, set) = (start, mask.load(start, key, count));
+                    (before, set) = (start, mask.load(s, start, key, count));
                     all &= set;
                 }
                 *to = set;

@@ -228,29 +228,18 @@ impl<'a> Mask<'a> {
 
     /// Which of `count` ≤ [`TOGETHER`] keys from `key` on are seen: a bit each, and set beyond `count`.
     #[inline(always)]
-    pub(crate) fn load(&self, start: usize, key: usize, count: usize) -> u32 {
+    pub(crate) fn load<S: Isa>(&self, s: S, start: usize, key: usize, count: usize) -> u32 {
         let part = self.part(start, key, count);
         if part.step == 1
             && let Some(bytes) = self.data.get(part.first..).and_then(|bytes| bytes.first_chunk::<TOGETHER>())
             && count == TOGETHER
         {
-            let eights = bytes.as_chunks::<8>().0.iter().enumerate();
-            return eights.fold(0, |bits, (index, &eight)| bits | not_zero(eight) << (8 * index));
+            return s.not_zero(bytes);
         }
         let mut bits = u32::MAX;
         part.each(self.data, |index, &byte| bits &= !(u32::from(byte == 0) << index));
         bits
     }
-}
-
-/// A bit for each byte.
-#[inline(always)]
-fn not_zero(bytes: [u8; 8]) -> u32 {
-    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let bytes = u64::from_le_bytes(bytes);
-    let high = (((bytes & LOW) + LOW) | bytes) & !LOW;
-    // The product has the high bit of byte i at bit 56 + i, and no two at one bit.
-    ((high >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
 }
 
 /// `count` elements from `first` on, `step` apart.
@@ -342,19 +331,4 @@ pub(crate) fn hide_of_keys<S: Isa>(s: S, strip: Strip<'_, S>, set: u32) {
             s.select(lacks, hidden, score)
         },
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::not_zero;
-
-    #[test]
-    fn bytes_that_are_not_zero_have_their_bits() {
-        for set in 0..=u8::MAX {
-            for byte in [1, 0x7f, 0x80, 0xff] {
-                let bytes = core::array::from_fn(|i| if set >> i & 1 == 0 { 0 } else { byte });
-                assert_eq!(not_zero(bytes), set.into(), "{set:#x} {byte:#x}");
-            }
-        }
-    }
 }

@@ -162,6 +162,16 @@ impl Sequence {
         })
     }
 
+    /// Whether some row, not necessarily one that there is, may not see all `keys`.
+    #[inline]
+    pub(crate) fn limits(&self, keys: &Range<usize>) -> bool {
+        LIMITS
+            && (self.rows < usize::MAX
+                || self.left < i64::MAX
+                || self.right < i64::MAX
+                || self.length < keys.end)
+    }
+
     /// Whether each of the rows sees all `keys`.
     pub(crate) fn all_see(&self, rows: &Range<usize>, keys: &Range<usize>) -> bool {
         if !LIMITS {

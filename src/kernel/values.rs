@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The rescaling rides on taking in the block's sums, which begin at 0: rounding grows with the length of a block and
-//! with the number of blocks, not with their product. Where a hidden key's value is not finite, 0 times it would be
-//! NaN: then the weights of hidden keys carry a mark (-1) and the sum is selected instead.
+//! with the number of blocks, not with their product. Where a hidden key's value is not finite, 0 times it is
+//! NaN: then the item is computed again, and the weights of hidden keys carry a mark (-1) and the sum is selected instead.
 
 #![allow(
     clippy::needless_range_loop,

@@ -134,7 +134,6 @@ impl<'a, const N: usize> From<&'a [u8; N]> for MaskData<'a> {
 
 /// A bias or a mask as the kernels read it.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "modifiers"), expect(dead_code, reason = "no call has one there"))]
 pub(crate) struct Dense<T> {
     data: T,
     strides: MaskStrides,

@@ -91,7 +91,8 @@ impl<'a> Attention<'a> {
     }
 
     /// Whether prompts over bf16 keys and values may be multiplied in bf16 (and summed in f32): not unless this is called.
-    /// For keys or values of another type, at other levels, and for decoding, where memory is the limit, it changes nothing.
+    /// For keys or values of another type, at other levels, for decoding, where memory is the limit, and for the few last rows of a
+    /// prompt, past its whole tiles, it changes nothing.
     ///
     /// Queries that are not stored in bf16 are rounded to it, and so are the softmax's weights, but for their sum:
     /// with bf16 queries an output is off by up to `2⁻⁸ Σ p |v|` (`p` the weights) beside the f32 kernel's error, with

@@ -15,7 +15,7 @@ use crate::panel::{Grid, Place};
 use crate::score::Modifiers;
 use crate::score::block::Stage;
 use crate::shape::Shape;
-use crate::tiling::{Kernel, KvStorage, Tile};
+use crate::tiling::{Cuts, Kernel, KvStorage};
 use crate::view::{Extent, Strides, View, ViewMut};
 
 /// A call whose every size, stride and slice has been checked: what [`Attention::bind`](crate::Attention::bind) returns.
@@ -81,9 +81,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         let k = k.checked(Operand::Key, [batch, kv_heads, kv_len], head_dim)?;
         let v = v.checked(Operand::Value, [batch, kv_heads, kv_len], value_dim)?;
         let out = grid(Operand::Output, out, &shape, value_dim)?;
-        let pairs = pairs.filter(|_| {
-            Kernel::of(&shape, level) == Kernel::Many && K::as_bf16(&k).is_some() && V::as_bf16(&v).is_some()
-        });
+        let pairs = pairs.filter(|_| K::as_bf16(&k).is_some() && V::as_bf16(&v).is_some());
         Ok(Self { shape, level, pairs, modifiers, q, k, v, out, lse: Extra::NONE, inspection: Extra::NONE })
     }
 
@@ -182,14 +180,10 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// # Ok::<(), gqa::Error>(())
     /// ```
     pub fn items(&mut self) -> Items<'_, 'a, Q, K, V, O> {
-        let rows = self.shape.shared_rows();
-        let item_rows = match Kernel::of(&self.shape, self.level) {
-            Kernel::Few => rows.max(1),
-            Kernel::Many => Tile::of(self.level).item_rows(),
-        };
-        let tiles = rows.div_ceil(item_rows);
+        let cuts = Cuts::of(self.shape.shared_rows(), self.level, self.pairs.is_some());
+        let tiles = cuts.count();
         // Can't overflow: 0 without rows, else at most the number of query rows, which the shape's check bounds.
-        Items { job: self, tiles, item_rows, indices: 0..tiles * self.shape.kv_heads * self.shape.batch }
+        Items { job: self, cuts, tiles, indices: 0..tiles * self.shape.kv_heads * self.shape.batch }
     }
 }
 
@@ -200,9 +194,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
 pub struct Items<'j, 'a, Q, K, V, O> {
     /// Borrowed exclusively by [`Job::items`]; no two `Items` of a job share an index.
     job: &'j Job<'a, Q, K, V, O>,
+    cuts: Cuts,
     /// Items of one KV head.
     tiles: usize,
-    item_rows: usize,
     indices: Range<usize>,
 }
 
@@ -210,12 +204,9 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
     /// Splits off the first `count` items, or all if there are fewer.
     #[must_use]
     pub fn split_at(self, count: usize) -> (Self, Self) {
-        let Self { job, tiles, item_rows, indices: Range { start, end } } = self;
+        let Self { job, cuts, tiles, indices: Range { start, end } } = self;
         let middle = start + count.min(end - start);
-        (
-            Self { job, tiles, item_rows, indices: start..middle },
-            Self { job, tiles, item_rows, indices: middle..end },
-        )
+        (Self { job, cuts, tiles, indices: start..middle }, Self { job, cuts, tiles, indices: middle..end })
     }
 
     /// The items as threads draw them from a shared reference, each once, without a lock. The last come first: with a causal
@@ -229,8 +220,7 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
         let Shape { kv_heads, .. } = self.job.shape;
         let (head, tile) = div_rem(index, self.tiles);
         let (batch, kv_head) = div_rem(head, kv_heads);
-        let first = tile * self.item_rows;
-        let count = self.item_rows.min(self.job.shape.shared_rows() - first);
+        let (first, count) = self.cuts.item(tile);
         let place = Place { batch, kv_head, group: self.job.shape.group(), first, count };
         Item { job: self.job, place }
     }
@@ -318,7 +308,9 @@ impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
         };
         let (shape, modifiers, place) = (&job.shape, &job.modifiers, *place);
         let (q, k, v, results) = (&job.q, &job.k, &job.v, &mut results);
-        if let (Some(level), Some(k), Some(v)) = (job.pairs, K::as_bf16(k), V::as_bf16(v)) {
+        let kernel = Kernel::of(place.count, shape.shared_rows(), job.level);
+        let pairs = job.pairs.filter(|_| kernel == Kernel::Many);
+        if let (Some(level), Some(k), Some(v)) = (pairs, K::as_bf16(k), V::as_bf16(v)) {
             level.dispatch(Task { shape, modifiers, place, q, k, v, results, scratch });
         } else {
             job.level.dispatch(Task { shape, modifiers, place, q, k, v, results, scratch });

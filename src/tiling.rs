@@ -29,7 +29,7 @@ pub(crate) struct Tile {
     pub(crate) groups: usize,
     /// Keys of a block.
     pub(crate) block: usize,
-    /// Up to this many rows the few-rows kernel is faster.
+    /// Up to this many rows the few-rows kernel is faster, by themselves or past whole groups.
     pub(crate) few_rows: usize,
     /// Keys of a block of the few-rows kernel; a multiple of `lanes`. From the caches of a Zen 4 at AVX-512, 128 are 5 to
     /// 10 % faster than 64, which are as much faster than 32; from memory they are 3 % slower.
@@ -46,7 +46,7 @@ impl Tile {
     pub(crate) const fn of(level: Level) -> Self {
         match level.lanes() {
             16 => Self { lanes: 16, vecs: 3, half: 2, groups: 2, block: 96, few_rows: 12, few_block: 128 },
-            8 => Self { lanes: 8, vecs: 2, half: 1, groups: 2, block: 64, few_rows: 8, few_block: 64 },
+            8 => Self { lanes: 8, vecs: 2, half: 1, groups: 2, block: 64, few_rows: 10, few_block: 64 },
             4 if cfg!(target_arch = "wasm32") => {
                 Self { lanes: 4, vecs: 4, half: 1, groups: 2, block: 64, few_rows: 6, few_block: 64 }
             }
@@ -75,6 +75,12 @@ impl Tile {
         }
     }
 
+    /// As `few_rows`, for rows past whole vectors that are no group; 0 where one vector more costs less. µs of a row count, 1,024
+    /// keys, d 128: at AVX-512 16 rows 85, 32 160, 48 235, and 1 to 12 rows 19 to 74. At AVX2 8 rows (8 × 1) 88, 16 89.
+    pub(crate) const fn tail_rows(&self) -> usize {
+        if self.lanes == 16 { self.few_rows } else { 0 }
+    }
+
     /// Vectors of the groups of a work item of so many rows.
     pub(crate) const fn vecs_for(&self, rows: usize) -> usize {
         if SINGLE_TILE {
@@ -99,6 +105,68 @@ impl Tile {
     }
 }
 
+/// How the rows that share a KV head are cut into work items: first whole groups, `groups` of them to an item; then, of what is
+/// left, vectors with a smaller tile; then few rows. A vector with empty lanes costs as much as a full one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cuts {
+    item_rows: usize,
+    /// Rows of items of `item_rows`; the last may have fewer.
+    wide: usize,
+    /// Rows of the item after these, if not 0.
+    narrow: usize,
+    /// Rows of the last item, if not 0, of the few-rows kernel.
+    few: usize,
+}
+
+impl Cuts {
+    /// With products of pairs of bf16 or without.
+    pub(crate) const fn of(rows: usize, level: Level, pairs: bool) -> Self {
+        let tile = Tile::of(level);
+        let item_rows = tile.item_rows();
+        if SINGLE_TILE {
+            return Self { item_rows, wide: rows, narrow: 0, few: 0 };
+        }
+        let rest = rem(rows, tile.group_rows());
+        let few = if let Kernel::Few = Kernel::of(rest, rows, level) {
+            rest
+        } else {
+            let past = rem(rest, tile.lanes);
+            // A vector of such products takes 33 to 40 µs, where 4 few rows take 26 and 5 take 37.
+            let most = if pairs && FEW_TOGETHER < tile.tail_rows() { FEW_TOGETHER } else { tile.tail_rows() };
+            if past <= most { past } else { 0 }
+        };
+        let rest = rest - few;
+        let narrow = if tile.vecs_for(rest) < tile.vecs { rest } else { 0 };
+        Self { item_rows, wide: rows - few - narrow, narrow, few }
+    }
+
+    /// The number of items.
+    pub(crate) const fn count(&self) -> usize {
+        self.wide.div_ceil(self.item_rows) + (self.narrow > 0) as usize + (self.few > 0) as usize
+    }
+
+    /// The first row of an item, and the number of its rows.
+    pub(crate) fn item(&self, index: usize) -> (usize, usize) {
+        let Self { item_rows, wide, narrow, few } = *self;
+        let first = index * item_rows;
+        if SINGLE_TILE || first < wide {
+            (first, item_rows.min(wide - first))
+        } else if narrow > 0 && first - wide < item_rows {
+            (wide, narrow)
+        } else {
+            (wide + narrow, few)
+        }
+    }
+}
+
+/// The remainder of a division by a number that is not 0; a compiler that can't tell keeps no panic.
+const fn rem(n: usize, by: usize) -> usize {
+    match n.checked_rem(by) {
+        Some(rest) => rest,
+        None => 0,
+    }
+}
+
 /// Which of the two kernels computes the rows that share a KV head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kernel {
@@ -109,8 +177,12 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
-    pub(crate) const fn of(shape: &Shape, level: Level) -> Self {
-        if !SINGLE_TILE && shape.shared_rows() <= Tile::of(level).few_rows { Self::Few } else { Self::Many }
+    /// For a work item of so many rows, of all that share a KV head. Without vectors 1 to 3 rows past others stay with their
+    /// kernel: compilers find vectors in it, so 4 of its rows take half the time of 3 few.
+    pub(crate) const fn of(rows: usize, all: usize, level: Level) -> Self {
+        let tile = Tile::of(level);
+        let rows = if tile.lanes == 1 { all } else { rows };
+        if !SINGLE_TILE && rows <= tile.few_rows { Self::Few } else { Self::Many }
     }
 }
 
@@ -158,9 +230,11 @@ impl Shape {
     /// As [`scratch_len`](Self::scratch_len), for one level and storage.
     #[must_use]
     pub const fn scratch_len_at(&self, level: Level, storage: KvStorage) -> usize {
-        let needed = match Kernel::of(self, level) {
+        let rows = self.shared_rows();
+        let needed = match Kernel::of(rows, rows, level) {
+            // As for items of the greatest tile; others need less.
             Kernel::Many => sum(&many(self, level, storage, Tile::of(level).vecs).lens()),
-            Kernel::Few => sum(&few(self, level).lens()),
+            Kernel::Few => sum(&few(self, level, rows).lens()),
         };
         // To begin at a vector's boundary.
         needed.saturating_add(level.lanes() - 1)
@@ -251,9 +325,8 @@ impl Few {
     }
 }
 
-pub(crate) const fn few(shape: &Shape, level: Level) -> Few {
+pub(crate) const fn few(shape: &Shape, level: Level, rows: usize) -> Few {
     let tile = Tile::of(level);
-    let rows = shape.shared_rows();
     Few {
         queries: rows.saturating_mul(padded(shape.head_dim, tile.lanes)),
         weights: rows * tile.few_block,
@@ -291,5 +364,55 @@ impl<'a> Carver<'a> {
         let (taken, rest) = rest.split_at_mut_checked(len).unwrap_or_default();
         self.rest = rest;
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Items take every row once, in order, by the kernel that they were cut for, and the call's scratch is enough for each.
+    #[test]
+    fn cuts() {
+        for (level, pairs) in LEVELS.iter().flat_map(|&level| [(level, false), (level, true)]) {
+            let tile = Tile::of(level);
+            for rows in 0..300 {
+                let cuts = Cuts::of(rows, level, pairs);
+                let mut next = 0;
+                for (first, count) in (0..cuts.count()).map(|index| cuts.item(index)) {
+                    assert!(first == next && count > 0, "{level} {rows}: {cuts:?}");
+                    next += count;
+                    let few = cuts.few > 0 && next == rows;
+                    assert_eq!(
+                        Kernel::of(count, rows, level) == Kernel::Few,
+                        few,
+                        "{level} {rows}: {cuts:?}"
+                    );
+                    for dim in [1, 7, 64] {
+                        let (batch, q_heads, kv_heads, kv_len) = (1, 1, 1, 1);
+                        let shape = Shape {
+                            batch,
+                            q_heads,
+                            kv_heads,
+                            q_len: rows,
+                            kv_len,
+                            head_dim: dim,
+                            value_dim: dim,
+                        };
+                        let needed = if few {
+                            sum(&super::few(&shape, level, count).lens())
+                        } else {
+                            let vecs = tile.vecs_for(count);
+                            let lens =
+                                many(&Shape { q_len: count, ..shape }, level, KvStorage::Narrow, vecs).lens();
+                            sum(&lens)
+                        };
+                        assert!(needed + level.lanes() - 1 <= shape.scratch_len_at(level, KvStorage::Narrow));
+                    }
+                }
+                assert_eq!(next, rows, "{level}: {cuts:?}");
+                assert!(SINGLE_TILE || cuts.count() <= rows / tile.item_rows() + 3);
+            }
+        }
     }
 }

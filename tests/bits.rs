@@ -3,18 +3,19 @@
 
 mod support;
 
-use gqa::{Attention, Level, Shape};
+use gqa::{Attention, Bf16Dot, Level, Shape, Stage, bf16};
 use support::{
     Answer, Bias, Dense, Layout, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides,
     random_operands, visit_some,
 };
 
-/// Shapes on both sides of the limit between few and many rows, of one item and of several.
-const SHAPES: [([usize; 2], [usize; 2]); 6] = [
+/// Shapes on both sides of the limit between few and many rows, of one item and of several, of which the last may be few rows.
+const SHAPES: [([usize; 2], [usize; 2]); 7] = [
     ([4, 4], [1, 40]),
     ([6, 2], [1, 133]),
     ([3, 3], [3, 70]),
     ([4, 2], [9, 65]),
+    ([3, 1], [23, 97]),
     ([6, 3], [50, 100]),
     ([2, 2], [150, 33]),
 ];
@@ -227,6 +228,65 @@ impl Check for Company {
                 "head {index} alone at {level} {shape:?}"
             );
         }
+    }
+}
+
+/// The last of 66 rows, which are no whole number of vectors, has the bits of a call of few rows.
+struct Tail(Shape, Modifiers);
+
+impl Visit for Tail {
+    fn visit<Q: Number, K: Number, V: Number, O: Number>(self) {
+        let Self(shape, modifiers) = self;
+        let operands = Operands::<Q, K, V>::random(&shape, &mut Rng(10));
+        let one = Shape { q_len: 1, ..shape };
+        let [q, k, v] = operands.numbers();
+        let last = |numbers: &[f64], dim: usize| -> Vec<f64> {
+            let heads = numbers.chunks_exact(shape.q_len * dim);
+            heads.flat_map(|head| head[(shape.q_len - 1) * dim..].to_vec()).collect()
+        };
+        let alone = Operands::<Q, K, V>::new(&one, [Layout::Bhsd; 3], &[last(&q, shape.head_dim), k, v]);
+        for level in levels().filter(|&level| level != Level::SCALAR) {
+            for stage in [None, Some(Stage::Raw), Some(Stage::Softmax)] {
+                for bf16_dot in [Bf16Dot::Never, Bf16Dot::WherePresent] {
+                    let mut calls =
+                        [operands.call(&shape, &modifiers, level), alone.call(&one, &modifiers, level)];
+                    for call in &mut calls {
+                        (call.stage, call.bf16_dot) = (stage, bf16_dot);
+                    }
+                    let [all, want] = calls.map(|call| call.run::<O>());
+                    let what = (level, stage, bf16_dot, [Q::NAME, K::NAME, V::NAME, O::NAME], &modifiers);
+                    assert_eq!(last(&all.out.numbers(), shape.value_dim), want.out.numbers(), "{what:?}");
+                    assert_eq!(last(&all.lse.numbers(), 1), want.lse.numbers(), "{what:?}");
+                    if stage.is_some() {
+                        let scores = last(&all.scores.numbers(), shape.kv_len);
+                        assert_eq!(scores, want.scores.numbers(), "{what:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_past_whole_vectors_are_few() {
+    let shape = support::shape(2, [2, 2], [66, 97], 37);
+    // Dense operands are the same for all rows.
+    let (strides, count) = mask_strides(&shape, [true, true, false, true]);
+    let mut rng = Rng(11);
+    let everything = Modifiers {
+        mask: Some(Dense { data: (0..count).map(|_| !rng.once_in(5)).collect(), strides }),
+        bias: Some(Dense { data: Bias::of(0, &rng.normals(count)), strides }),
+        softcap: Some(20.0),
+        left: Some(50),
+        alibi: Some(vec![0.125; 2]),
+        sinks: Some(vec![0.5; 2]),
+        ..Modifiers::causal()
+    };
+    for modifiers in [Modifiers::default(), everything] {
+        for storage in 0..3 {
+            visit_some(storage, Tail(shape, modifiers.clone()));
+        }
+        Tail(shape, modifiers).visit::<f32, bf16, bf16, f32>();
     }
 }
 

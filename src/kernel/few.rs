@@ -49,7 +49,7 @@ pub(super) fn attempt<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     trust: Trust,
 ) -> bool {
     let length = Tile::of(S::LEVEL).few_block;
-    let sizes = few(task.shape, S::LEVEL);
+    let sizes = few(task.shape, S::LEVEL, task.place.count);
     let mut carver = Carver::new(scratch, S::LEVEL);
     let queries = carver.take(sizes.queries);
     let weights = carver.take(sizes.weights);

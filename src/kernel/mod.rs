@@ -90,7 +90,7 @@ impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O>
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
         self.results.prefill_inspection(self.place.count);
-        match Kernel::of(self.shape, S::LEVEL) {
+        match Kernel::of(self.place.count, self.shape.shared_rows(), S::LEVEL) {
             Kernel::Few => attempts(
                 self,
                 #[inline(always)]

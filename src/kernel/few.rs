@@ -117,9 +117,10 @@ impl<'a> State<'a> {
     }
 }
 
-/// The rows that go together: pairs of their first row and their number.
+/// The rows that go together, as evenly as can be (5 are 3 and 2): pairs of their first row and their number.
 fn together(rows: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..rows).step_by(FEW_TOGETHER).map(move |first| (first, (rows - first).min(FEW_TOGETHER)))
+    let most = rows.div_ceil(rows.div_ceil(FEW_TOGETHER).max(1)).max(1);
+    (0..rows).step_by(most).map(move |first| (first, (rows - first).min(most)))
 }
 
 /// Q, scaled: for rows that go together, `[head_dim vectors][rows]`. Compiled once for each level and type.
@@ -371,18 +372,16 @@ fn accumulate<S: Isa, V: Element>(
         #[inline(always)]
         || {
             let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES) };
-            let mut row = 0;
-            while let Some(factors) = factors.get(row..).filter(|factors| !factors.is_empty()) {
-                let output = output.get_mut(row * pass.width..).unwrap_or_default();
-                let weights = weights.get(row * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
+            for (first, rows) in together(factors.len()) {
+                let factors = factors.get(first..first + rows).unwrap_or_default();
+                let output = output.get_mut(first * pass.width..).unwrap_or_default();
+                let weights = weights.get(first * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
                 // The first rows fetch for all.
-                row += match (factors, ahead.take()) {
-                    _ if hiding == Hiding::Marked => {
-                        pass.rows::<1, true, false>(weights, factors, output, Ahead::default())
-                    }
-                    (_, Some(ahead)) if S::PREFETCHES => pass.some::<true>(weights, factors, output, ahead),
+                match ahead.take() {
+                    _ if hiding == Hiding::Marked => pass.marked(weights, factors, output),
+                    Some(ahead) if S::PREFETCHES => pass.some::<true>(weights, factors, output, ahead),
                     _ => pass.some::<false>(weights, factors, output, Ahead::default()),
-                };
+                }
             }
         },
     );
@@ -396,15 +395,9 @@ struct Pass<'a, S, V> {
 }
 
 impl<S: Isa, V: Element> Pass<'_, S, V> {
-    /// [`rows`](Self::rows) for as many as go together.
+    /// [`rows`](Self::rows) for those that go together.
     #[inline(always)]
-    fn some<const FAR: bool>(
-        &self,
-        weights: &[f32],
-        factors: &[f32],
-        output: &mut [f32],
-        ahead: Ahead,
-    ) -> usize {
+    fn some<const FAR: bool>(&self, weights: &[f32], factors: &[f32], output: &mut [f32], ahead: Ahead) {
         // Where a call never has so many, no code for them.
         let four = Tile::of(S::LEVEL).few_rows >= FEW_TOGETHER;
         match factors {
@@ -417,7 +410,16 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
         }
     }
 
-    /// Strip by strip of columns, for the first `ROWS` rows; gives their number.
+    /// [`rows`](Self::rows) one by one, without the marked keys.
+    #[inline(always)]
+    fn marked(&self, weights: &[f32], factors: &[f32], output: &mut [f32]) {
+        let rows = weights.chunks(Tile::of(S::LEVEL).few_block).zip(output.chunks_mut(self.width));
+        for (factor, (weights, output)) in factors.chunks(1).zip(rows) {
+            self.rows::<1, true, false>(weights, factor, output, Ahead::default());
+        }
+    }
+
+    /// Strip by strip of columns, for the first `ROWS` rows.
     #[inline(always)]
     fn rows<const ROWS: usize, const MARKED: bool, const FAR: bool>(
         &self,
@@ -425,10 +427,10 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
         factors: &[f32],
         output: &mut [f32],
         mut ahead: Ahead,
-    ) -> usize {
+    ) {
         let tile = Tile::of(S::LEVEL);
         let Some(weights) = Panel::new(weights, tile.few_block, ROWS, self.values.rows()) else {
-            return ROWS;
+            return;
         };
         let factors = core::array::from_fn(|r| factors.get(r).copied().unwrap_or(0.0));
         let dim = self.values.row(0).len();
@@ -447,7 +449,6 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
             };
             column += vectors * S::LANES;
         }
-        ROWS
     }
 
     /// `VECS` vectors of columns, from `column` on, which `output` begins with; a single one may be a part. Gives `VECS`.

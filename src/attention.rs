@@ -204,7 +204,7 @@ impl<'a> Attention<'a> {
     /// A bias of -∞ hides the key as a mask does, even a key that holds NaN.
     #[cfg(feature = "modifiers")]
     pub fn bias(mut self, bias: impl Into<BiasData<'a>>, strides: MaskStrides) -> Self {
-        self.modifiers.bias = Extra::some(Bias::bias(bias.into(), strides));
+        self.modifiers.bias = Extra::some(Bias::new(bias.into(), strides));
         self
     }
 
@@ -212,7 +212,7 @@ impl<'a> Attention<'a> {
     /// stride 0.
     #[cfg(feature = "modifiers")]
     pub fn mask(mut self, mask: impl Into<MaskData<'a>>, strides: MaskStrides) -> Self {
-        self.modifiers.mask = Extra::some(Mask::mask(mask.into(), strides));
+        self.modifiers.mask = Extra::some(Mask::new(mask.into(), strides));
         self
     }
 

@@ -15,7 +15,7 @@ use crate::panel::{Grid, Place};
 use crate::score::Modifiers;
 use crate::score::block::Stage;
 use crate::shape::Shape;
-use crate::tiling::{Cuts, Kernel, KvStorage};
+use crate::tiling::{Cuts, Kernel, KvStorage, div_rem};
 use crate::view::{Extent, Strides, View, ViewMut};
 
 /// A call whose every size, stride and slice has been checked: what [`Attention::bind`](crate::Attention::bind) returns.
@@ -273,12 +273,6 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Queue<'j, 'a, Q, K,
         let end = self.end.fetch_update(Ordering::Relaxed, Ordering::Relaxed, draw).ok()?;
         Some(self.items.item(end.saturating_sub(1)))
     }
-}
-
-/// The quotient and the remainder of a division by a number that is not 0; a compiler that can't tell keeps no panic.
-fn div_rem(n: usize, by: usize) -> (usize, usize) {
-    let quotient = n.checked_div(by).unwrap_or(0);
-    (quotient, n - quotient * by)
 }
 
 /// One unit of work: some rows of the output, which are this item's alone. See [`Job::items`] for an example.

@@ -126,11 +126,11 @@ impl Cuts {
         if SINGLE_TILE {
             return Self { item_rows, wide: rows, narrow: 0, few: 0 };
         }
-        let rest = rem(rows, tile.group_rows());
+        let (_, rest) = div_rem(rows, tile.group_rows());
         let few = if let Kernel::Few = Kernel::of(rest, rows, level) {
             rest
         } else {
-            let past = rem(rest, tile.lanes);
+            let (_, past) = div_rem(rest, tile.lanes);
             // A vector of such products takes 33 to 40 µs, where 4 few rows take 26 and 5 take 37.
             let most = if pairs && FEW_TOGETHER < tile.tail_rows() { FEW_TOGETHER } else { tile.tail_rows() };
             if past <= most { past } else { 0 }
@@ -159,12 +159,13 @@ impl Cuts {
     }
 }
 
-/// The remainder of a division by a number that is not 0; a compiler that can't tell keeps no panic.
-const fn rem(n: usize, by: usize) -> usize {
-    match n.checked_rem(by) {
-        Some(rest) => rest,
+/// The quotient and the remainder of a division by a number that is not 0; a compiler that can't tell keeps no panic.
+pub(crate) const fn div_rem(n: usize, by: usize) -> (usize, usize) {
+    let quotient = match n.checked_div(by) {
+        Some(quotient) => quotient,
         None => 0,
-    }
+    };
+    (quotient, n - quotient * by)
 }
 
 /// Which of the two kernels computes the rows that share a KV head.
@@ -389,24 +390,21 @@ mod tests {
                         "{level} {rows}: {cuts:?}"
                     );
                     for dim in [1, 7, 64] {
-                        let (batch, q_heads, kv_heads, kv_len) = (1, 1, 1, 1);
-                        let shape = Shape {
-                            batch,
-                            q_heads,
-                            kv_heads,
-                            q_len: rows,
-                            kv_len,
+                        let shape = |q_len| Shape {
+                            batch: 1,
+                            q_heads: 1,
+                            kv_heads: 1,
+                            q_len,
+                            kv_len: 1,
                             head_dim: dim,
                             value_dim: dim,
                         };
                         let needed = if few {
-                            sum(&super::few(&shape, level, count).lens())
+                            sum(&super::few(&shape(rows), level, count).lens())
                         } else {
-                            let vecs = tile.vecs_for(count);
-                            let lens =
-                                many(&Shape { q_len: count, ..shape }, level, KvStorage::Narrow, vecs).lens();
-                            sum(&lens)
+                            sum(&many(&shape(count), level, KvStorage::Narrow, tile.vecs_for(count)).lens())
                         };
+                        let shape = shape(rows);
                         assert!(needed + level.lanes() - 1 <= shape.scratch_len_at(level, KvStorage::Narrow));
                     }
                 }

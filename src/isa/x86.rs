@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::by_pulp::{ByPulp, operations, scale};
 use super::{Isa, Level, MAX_LANES, Pairs, TileOp};
+use pulp::core_arch::x86::{Avx, Avx2 as Avx2Instructions};
 use pulp::{Simd, cast};
 
 pulp::simd_type!({
@@ -126,6 +127,12 @@ fn is_amd() -> bool {
     [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
 }
 
+/// [`Isa::not_zero`] by the sign bits of a comparison.
+#[inline(always)]
+fn not_zero(avx: Avx, avx2: Avx2Instructions, bytes: &[u8; 32]) -> u32 {
+    !(avx2._mm256_movemask_epi8(avx2._mm256_cmpeq_epi8(cast(*bytes), avx._mm256_setzero_si256())) as u32)
+}
+
 #[inline(always)]
 fn prefetch(line: *const u8) {
     // SAFETY: SSE is part of every level here, and a prefetch reads nothing that a program could see.
@@ -194,9 +201,7 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn not_zero(self, bytes: &[u8; 32]) -> u32 {
-        let avx = self.v3.avx;
-        let avx2 = self.v3.avx2;
-        !(avx2._mm256_movemask_epi8(avx2._mm256_cmpeq_epi8(cast(*bytes), avx._mm256_setzero_si256())) as u32)
+        not_zero(self.v3.avx, self.v3.avx2, bytes)
     }
 
     #[inline(always)]
@@ -337,9 +342,7 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
 
     #[inline(always)]
     fn not_zero(self, bytes: &[u8; 32]) -> u32 {
-        let avx = self.v4.avx;
-        let avx2 = self.v4.avx2;
-        !(avx2._mm256_movemask_epi8(avx2._mm256_cmpeq_epi8(cast(*bytes), avx._mm256_setzero_si256())) as u32)
+        not_zero(self.v4.avx, self.v4.avx2, bytes)
     }
 
     #[inline(always)]

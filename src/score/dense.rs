@@ -170,7 +170,7 @@ impl<T> Dense<T> {
 
 impl<'a> Bias<'a> {
     #[cfg(feature = "modifiers")]
-    pub(crate) fn bias(data: BiasData<'a>, strides: MaskStrides) -> Self {
+    pub(crate) fn new(data: BiasData<'a>, strides: MaskStrides) -> Self {
         Self { data, strides }
     }
 
@@ -213,7 +213,7 @@ impl<'a> Bias<'a> {
 
 impl<'a> Mask<'a> {
     #[cfg(feature = "modifiers")]
-    pub(crate) fn mask(data: MaskData<'a>, strides: MaskStrides) -> Self {
+    pub(crate) fn new(data: MaskData<'a>, strides: MaskStrides) -> Self {
         let data = match data {
             MaskData::Bool(booleans) => bytes_of(booleans),
             MaskData::U8(bytes) => bytes,

@@ -56,6 +56,8 @@ pub enum Operand {
     Softcap,
     /// The caller's scratch memory.
     Scratch,
+    /// The caller's memory for what split keys come to; see [`Job::split_kv`](crate::Job::split_kv).
+    Partials,
 }
 
 impl fmt::Display for Operand {
@@ -84,6 +86,7 @@ impl fmt::Display for Operand {
             Self::Scale => "scale",
             Self::Softcap => "softcap",
             Self::Scratch => "scratch",
+            Self::Partials => "partials",
         })
     }
 }

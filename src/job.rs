@@ -10,12 +10,13 @@ use crate::element::Element;
 use crate::error::{Error, Operand};
 use crate::extra::Extra;
 use crate::isa::{Level, PairsLevel};
-use crate::kernel::{Results, Task};
+use crate::kernel::{Chunks, Computed, Results, Task};
 use crate::panel::{Grid, Place};
+use crate::partials::Partials;
 use crate::score::Modifiers;
 use crate::score::block::Stage;
 use crate::shape::Shape;
-use crate::tiling::{Cuts, Kernel, KvStorage, div_rem};
+use crate::tiling::{CHUNKS, Cuts, Kernel, KvStorage, Split, div_rem};
 use crate::view::{Extent, Strides, View, ViewMut};
 
 /// A call whose every size, stride and slice has been checked: what [`Attention::bind`](crate::Attention::bind) returns.
@@ -50,6 +51,7 @@ pub struct Job<'a, Q, K, V, O> {
     out: Grid<'a, O>,
     lse: Extra<Grid<'a, f32>>,
     inspection: Extra<(Stage, Grid<'a, f32>)>,
+    partials: Option<Partials<'a>>,
 }
 
 /// Checks an output and makes the grid of its rows.
@@ -82,7 +84,19 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         let v = v.checked(Operand::Value, [batch, kv_heads, kv_len], value_dim)?;
         let out = grid(Operand::Output, out, &shape, value_dim)?;
         let pairs = pairs.filter(|_| K::as_bf16(&k).is_some() && V::as_bf16(&v).is_some());
-        Ok(Self { shape, level, pairs, modifiers, q, k, v, out, lse: Extra::NONE, inspection: Extra::NONE })
+        Ok(Self {
+            shape,
+            level,
+            pairs,
+            modifiers,
+            q,
+            k,
+            v,
+            out,
+            lse: Extra::NONE,
+            inspection: Extra::NONE,
+            partials: None,
+        })
     }
 
     /// Also writes the natural logarithm of each row's softmax denominator, `lse[batch, q_head, row]` (elements are
@@ -132,12 +146,80 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         self.shape.scratch_len_at(self.level, storage)
     }
 
+    /// Cuts the work into smaller [`items`](Self::items): several share the keys of one KV head, and the last of them to be run
+    /// puts together what they came to (Flash-Decoding). For calls with fewer items than threads: few KV heads and a row or a
+    /// few of each sequence. The bits stay the same. Where there would be one item for each KV head and sequence there is
+    /// one for each 384 keys; with many rows, without vectors, for 384 keys or fewer, and with [`inspect`](Self::inspect), nothing changes.
+    ///
+    /// `partials` is overwritten, and must have [`partials_len`](Self::partials_len) elements, with whatever content.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] if `partials` is shorter.
+    ///
+    /// ```
+    /// use gqa::{Attention, Shape, View, ViewMut};
+    /// let shape = Shape { batch: 1, q_heads: 8, kv_heads: 1, q_len: 1, kv_len: 2048, head_dim: 16, value_dim: 16 };
+    /// let (q, k, v) = (vec![0.1f32; 8 * 16], vec![0.1f32; 2048 * 16], vec![0.5f32; 2048 * 16]);
+    /// let mut out = vec![0.0f32; 8 * 16];
+    /// let job = Attention::new(shape)?.bind(
+    ///     View::bhsd(&q, 8, 1, 16), View::bhsd(&k, 1, 2048, 16), View::bhsd(&v, 1, 2048, 16),
+    ///     ViewMut::bhsd(&mut out, 8, 1, 16),
+    /// )?;
+    /// let mut partials = vec![0.0; job.partials_len()];
+    /// let mut job = job.split_kv(&mut partials)?;
+    /// let scratch_len = job.scratch_len();
+    /// let queue = job.items().queue();
+    /// std::thread::scope(|threads| {
+    ///     for _ in 0..2 {
+    ///         threads.spawn(|| {
+    ///             let mut scratch = vec![0.0; scratch_len];
+    ///             while let Some(mut item) = queue.pop() {
+    ///                 item.run(&mut scratch).unwrap();
+    ///             }
+    ///         });
+    ///     }
+    /// });
+    /// assert!(out.iter().all(|x| (x - 0.5).abs() < 1e-6));
+    /// # Ok::<(), gqa::Error>(())
+    /// ```
+    #[cfg(target_has_atomic = "ptr")]
+    pub fn split_kv(mut self, partials: &'a mut [f32]) -> Result<Self, Error> {
+        self.check(Operand::Partials, self.partials_len(), partials.len())?;
+        self.partials = Partials::new(partials, self.level, Split::of(&self.shape, self.level));
+        Ok(self)
+    }
+
+    /// As [`split_kv`](Self::split_kv), with memory that several jobs share, bound to the same operands, each of which runs
+    /// some of the items (see [`ViewMut::from_raw`]).
+    ///
+    /// # Errors
+    /// As [`split_kv`](Self::split_kv).
+    ///
+    /// # Safety
+    /// For `'a`, `partials` points to allocated, aligned and initialised elements, which nobody else reads or writes but such
+    /// jobs, all of the same level, shape and types. They were 0 before the first of these was made; when every item has been run
+    /// they may be used for the next call as they are. Each item is run once by one of the jobs.
+    #[cfg(target_has_atomic = "ptr")]
+    pub unsafe fn split_kv_raw(mut self, partials: *mut [f32]) -> Result<Self, Error> {
+        self.check(Operand::Partials, self.partials_len(), partials.len())?;
+        // SAFETY: the caller's promise.
+        self.partials = unsafe { Partials::shared(partials, self.level, Split::of(&self.shape, self.level)) };
+        Ok(self)
+    }
+
+    /// The memory that [`split_kv`](Self::split_kv) needs, in f32 elements; 0 where it has nothing to split.
+    /// [`Shape::partials_len`] of the greatest sizes is enough for all calls of a model.
+    #[must_use]
+    pub fn partials_len(&self) -> usize {
+        self.shape.partials_len_at(self.level)
+    }
+
     fn check_scratch(&self, scratch: &[f32]) -> Result<(), Error> {
-        let (needed, had) = (self.scratch_len(), scratch.len());
-        if had < needed {
-            return Err(Error::TooShort { operand: Operand::Scratch, needed, had });
-        }
-        Ok(())
+        self.check(Operand::Scratch, self.scratch_len(), scratch.len())
+    }
+
+    fn check(&self, operand: Operand, needed: usize, had: usize) -> Result<(), Error> {
+        if had < needed { Err(Error::TooShort { operand, needed, had }) } else { Ok(()) }
     }
 
     /// Computes everything on this thread. `scratch` is overwritten; what it held does not matter.
@@ -182,8 +264,15 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     pub fn items(&mut self) -> Items<'_, 'a, Q, K, V, O> {
         let cuts = Cuts::of(self.shape.shared_rows(), self.level, self.pairs.is_some());
         let tiles = cuts.count();
-        // Can't overflow: 0 without rows, else at most the number of query rows, which the shape's check bounds.
-        Items { job: self, cuts, tiles, indices: 0..tiles * self.shape.kv_heads * self.shape.batch }
+        // Can't overflow: 0 without rows, else at most the number of query rows, which the shape's check bounds; or the number
+        // of parts that `partials` has.
+        let places = tiles * self.shape.kv_heads * self.shape.batch;
+        let mut chunks = 1;
+        if let Some(partials) = self.partials.as_mut().filter(|_| CHUNKS && self.inspection.is_none()) {
+            partials.restart();
+            chunks = partials.chunks();
+        }
+        Items { job: self, cuts, tiles, chunks, indices: 0..places * chunks }
     }
 }
 
@@ -195,8 +284,9 @@ pub struct Items<'j, 'a, Q, K, V, O> {
     /// Borrowed exclusively by [`Job::items`]; no two `Items` of a job share an index.
     job: &'j Job<'a, Q, K, V, O>,
     cuts: Cuts,
-    /// Items of one KV head.
+    /// Places of one KV head, and items of a place.
     tiles: usize,
+    chunks: usize,
     indices: Range<usize>,
 }
 
@@ -204,9 +294,10 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
     /// Splits off the first `count` items, or all if there are fewer.
     #[must_use]
     pub fn split_at(self, count: usize) -> (Self, Self) {
-        let Self { job, cuts, tiles, indices: Range { start, end } } = self;
+        let Self { job, cuts, tiles, chunks, indices: Range { start, end } } = self;
         let middle = start + count.min(end - start);
-        (Self { job, cuts, tiles, indices: start..middle }, Self { job, cuts, tiles, indices: middle..end })
+        let part = |indices| Self { job, cuts, tiles, chunks, indices };
+        (part(start..middle), part(middle..end))
     }
 
     /// The items as threads draw them from a shared reference, each once, without a lock. The last come first: with a causal
@@ -218,11 +309,13 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
 
     fn item(&self, index: usize) -> Item<'j, 'a, Q, K, V, O> {
         let Shape { kv_heads, .. } = self.job.shape;
+        let (index, chunk) = div_rem(index, self.chunks);
+        let part = (CHUNKS && self.chunks > 1).then_some(Part { index, chunk, done: false });
         let (head, tile) = div_rem(index, self.tiles);
         let (batch, kv_head) = div_rem(head, kv_heads);
         let (first, count) = self.cuts.item(tile);
         let place = Place { batch, kv_head, group: self.job.shape.group(), first, count };
-        Item { job: self.job, place }
+        Item { job: self.job, place, part }
     }
 }
 
@@ -275,40 +368,94 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Queue<'j, 'a, Q, K,
     }
 }
 
-/// One unit of work: some rows of the output, which are this item's alone. See [`Job::items`] for an example.
+/// One unit of work: some rows of the output, which are this item's alone, or shared by items that were split.
+/// See [`Job::items`] for an example.
 #[derive(Debug)]
 pub struct Item<'j, 'a, Q, K, V, O> {
     job: &'j Job<'a, Q, K, V, O>,
     place: Place,
+    /// Of an item that has been split: see [`Job::split_kv`].
+    part: Option<Part>,
 }
 
-impl<Q: Element, K: Element, V: Element, O: Element> Item<'_, '_, Q, K, V, O> {
-    /// Computes and writes the item's rows. `scratch` is overwritten; threads need one each.
+/// One of the items that share a place.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    /// The place's number.
+    index: usize,
+    chunk: usize,
+    /// Whether it has been run: others may be reading what it came to.
+    done: bool,
+}
+
+impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Item<'j, 'a, Q, K, V, O> {
+    /// Computes and writes the item's rows; of an item that has been split, if the others of its rows have been run. `scratch`
+    /// is overwritten; threads need one each.
     ///
     /// # Errors
     /// [`Error::TooShort`] if `scratch` is shorter than [`Job::scratch_len`]; nothing is written then.
     pub fn run(&mut self, scratch: &mut [f32]) -> Result<(), Error> {
-        let Self { job, place } = self;
+        let Self { job, place, part } = self;
         job.check_scratch(scratch)?;
-        // SAFETY: `Items` made `place` within the bound sizes and hands each index out once, itself or through the one
-        // `Queue` that it becomes; the job is borrowed exclusively while items live, and `&mut self` keeps two runs of one
-        // item apart.
-        let mut results = unsafe {
-            Results {
-                out: job.out.claim(*place),
-                lse: job.lse.map(|lse| lse.claim(*place)),
-                inspection: job.inspection.map(|(stage, scores)| (*stage, scores.claim(*place))),
-            }
+        let Some((partials, part)) = job.partials.as_ref().zip(part.as_mut()).filter(|_| CHUNKS) else {
+            // SAFETY: this is the only item of `place`, and `&mut self` keeps two runs of it apart.
+            let results = unsafe { job.claim(*place) };
+            job.compute(*place, Chunks::All, Some(results), scratch);
+            return Ok(());
         };
-        let (shape, modifiers, place) = (&job.shape, &job.modifiers, *place);
-        let (q, k, v, results) = (&job.q, &job.k, &job.v, &mut results);
-        let kernel = Kernel::of(place.count, shape.shared_rows(), job.level);
-        let pairs = job.pairs.filter(|_| kernel == Kernel::Many);
-        if let (Some(level), Some(k), Some(v)) = (pairs, K::as_bf16(k), V::as_bf16(v)) {
-            level.dispatch(Task { shape, modifiers, place, q, k, v, results, scratch });
-        } else {
-            job.level.dispatch(Task { shape, modifiers, place, q, k, v, results, scratch });
+        if part.done {
+            return Ok(());
+        }
+        part.done = true;
+        // SAFETY: this is the only item of this place and chunk, and it is run for the first time.
+        let memory = unsafe { partials.part(part.index, part.chunk) };
+        job.compute(*place, Chunks::One(part.chunk, memory), None, scratch);
+        // SAFETY: it arrives once, and `memory` is no longer in use.
+        if let Some(parts) = unsafe { partials.arrive(part.index) } {
+            // SAFETY: all items of `place` have arrived, this one as the last, and only the last claims it.
+            let results = unsafe { job.claim(*place) };
+            job.compute(*place, Chunks::Computed(Computed { parts, next: 0 }), Some(results), scratch);
         }
         Ok(())
+    }
+}
+
+impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
+    /// The rows of a place.
+    ///
+    /// # Safety
+    /// `Items` made `place` within the bound sizes and hands each index out once, itself or through the one `Queue` that it
+    /// becomes; the job is borrowed exclusively while items live. No other claim of `place` is alive.
+    unsafe fn claim(&self, place: Place) -> Results<'_, O> {
+        // SAFETY: the caller's promise.
+        let mut results = unsafe {
+            Results {
+                out: self.out.claim(place),
+                lse: self.lse.map(|lse| lse.claim(place)),
+                inspection: self.inspection.map(|(stage, scores)| (*stage, scores.claim(place))),
+            }
+        };
+        results.prefill_inspection(place.count);
+        results
+    }
+
+    /// Runs the kernel for the rows of a place.
+    fn compute(
+        &self,
+        place: Place,
+        chunks: Chunks<'_>,
+        results: Option<Results<'_, O>>,
+        scratch: &mut [f32],
+    ) {
+        let mut results = results;
+        let (shape, modifiers, results) = (&self.shape, &self.modifiers, results.as_mut());
+        let (q, k, v) = (&self.q, &self.k, &self.v);
+        let kernel = Kernel::of(place.count, shape.shared_rows(), self.level);
+        let pairs = self.pairs.filter(|_| kernel == Kernel::Many);
+        if let (Some(level), Some(k), Some(v)) = (pairs, K::as_bf16(k), V::as_bf16(v)) {
+            level.dispatch(Task { shape, modifiers, place, q, k, v, chunks, results, scratch });
+        } else {
+            self.level.dispatch(Task { shape, modifiers, place, q, k, v, chunks, results, scratch });
+        }
     }
 }

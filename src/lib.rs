@@ -56,6 +56,7 @@ mod job;
 mod kernel;
 mod math;
 mod panel;
+mod partials;
 mod score;
 mod shape;
 mod tiling;

@@ -12,7 +12,7 @@
 //! | simd128 | 2 × 4, 4 × 1 | 13 of 16 | engines compile 12 accumulators to spills |
 //! | scalar | 4 × 4, 4 × 1; 4 × 3 alone | 21 of 32 | Cortex-M4F; groups of 3 heads, and 1 and 2, waste less of 4 × 3 |
 
-use crate::isa::{LEVELS, Level};
+use crate::isa::{LEVELS, Level, MAX_LANES};
 use crate::shape::Shape;
 
 /// The sizes of one level. Rows lie in lanes: a group of rows is `lanes · vecs` of them, or fewer vectors for a
@@ -34,7 +34,13 @@ pub(crate) struct Tile {
     /// Keys of a block of the few-rows kernel; a multiple of `lanes`. From the caches of a Zen 4 at AVX-512, 128 are 5 to
     /// 10 % faster than 64, which are as much faster than 32; from memory they are 3 % slower.
     pub(crate) few_block: usize,
+    /// Keys of a chunk, a multiple of both blocks; see [`chunk`]. In f32 at d 128 a chunk is 16 µs of reading memory: long beside
+    /// the 0.3 µs that taking it in costs, short enough to share 4,096 keys among ten threads.
+    chunk: usize,
 }
+
+/// Of a chunk that all keys lie in.
+const UNSPLIT: usize = usize::MAX;
 
 /// Whether size goes before speed: one kernel with one tile, feature `single-tile`.
 pub(crate) const SINGLE_TILE: bool = cfg!(feature = "single-tile");
@@ -45,12 +51,46 @@ pub(crate) const FEW_TOGETHER: usize = 4;
 impl Tile {
     pub(crate) const fn of(level: Level) -> Self {
         match level.lanes() {
-            16 => Self { lanes: 16, vecs: 3, half: 2, groups: 2, block: 96, few_rows: 12, few_block: 128 },
-            8 => Self { lanes: 8, vecs: 2, half: 1, groups: 2, block: 64, few_rows: 10, few_block: 64 },
-            4 if cfg!(target_arch = "wasm32") => {
-                Self { lanes: 4, vecs: 4, half: 1, groups: 2, block: 64, few_rows: 6, few_block: 64 }
-            }
-            4 => Self { lanes: 4, vecs: 4, half: 2, groups: 2, block: 64, few_rows: 6, few_block: 64 },
+            16 => Self {
+                lanes: 16,
+                vecs: 3,
+                half: 2,
+                groups: 2,
+                block: 96,
+                few_rows: 12,
+                few_block: 128,
+                chunk: 384,
+            },
+            8 => Self {
+                lanes: 8,
+                vecs: 2,
+                half: 1,
+                groups: 2,
+                block: 64,
+                few_rows: 10,
+                few_block: 64,
+                chunk: 384,
+            },
+            4 if cfg!(target_arch = "wasm32") => Self {
+                lanes: 4,
+                vecs: 4,
+                half: 1,
+                groups: 2,
+                block: 64,
+                few_rows: 6,
+                few_block: 64,
+                chunk: 384,
+            },
+            4 => Self {
+                lanes: 4,
+                vecs: 4,
+                half: 2,
+                groups: 2,
+                block: 64,
+                few_rows: 6,
+                few_block: 64,
+                chunk: 384,
+            },
             _ => Self {
                 lanes: 1,
                 vecs: if SINGLE_TILE { 3 } else { 4 },
@@ -60,6 +100,8 @@ impl Tile {
                 block: if SINGLE_TILE { 32 } else { 16 },
                 few_rows: 3,
                 few_block: 16,
+                // Such cores are often alone, and short of memory.
+                chunk: UNSPLIT,
             },
         }
     }
@@ -159,6 +201,66 @@ impl Cuts {
     }
 }
 
+/// The sums of some rows begin anew at the multiples of so many keys, and what they come to is taken in, chunk by chunk in order:
+/// then several threads can share the keys, and the bits don't depend on it. All keys are one chunk where a KV head has rows for
+/// several items anyway.
+pub(crate) const fn chunk(shape: &Shape, level: Level) -> usize {
+    let tile = Tile::of(level);
+    if SINGLE_TILE || shape.shared_rows() > tile.item_rows() { UNSPLIT } else { tile.chunk }
+}
+
+/// Whether some level has chunks.
+pub(crate) const CHUNKS: bool = !SINGLE_TILE && MAX_LANES > 1;
+
+/// What the chunks of a call come to, as they are kept until the last has been computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Split {
+    /// Places: cuts of all KV heads of all sequences.
+    pub(crate) places: usize,
+    /// Chunks of a place; 1 where nothing is split.
+    pub(crate) chunks: usize,
+    /// Elements of what a chunk comes to: whole vectors.
+    pub(crate) len: usize,
+}
+
+impl Split {
+    pub(crate) const fn of(shape: &Shape, level: Level) -> Self {
+        let rows = shape.shared_rows();
+        let places = {
+            let (one, other) = (Cuts::of(rows, level, false).count(), Cuts::of(rows, level, true).count());
+            if one > other { one } else { other }
+        };
+        let tile = Tile::of(level);
+        let few = few(shape, level, if rows < tile.few_rows { rows } else { tile.few_rows });
+        let many = many(shape, level, KvStorage::F32, tile.vecs);
+        let (few, many) = (few.sums_len(), many.sums_len().saturating_mul(many.groups));
+        let len = match Kernel::of(rows, rows, level) {
+            Kernel::Many if many > few => many,
+            _ => few,
+        };
+        Self {
+            places: places.saturating_mul(shape.kv_heads).saturating_mul(shape.batch),
+            chunks: shape.kv_len.div_ceil(chunk(shape, level)),
+            len,
+        }
+    }
+
+    /// Elements of a counter for each place, rounded up to whole vectors.
+    pub(crate) const fn counters(&self, level: Level) -> usize {
+        padded(self.places.saturating_mul(size_of::<usize>() / size_of::<f32>()), level.lanes())
+    }
+
+    /// Elements of everything; 0 where nothing is split.
+    pub(crate) const fn total(&self, level: Level) -> usize {
+        if self.chunks <= 1 || self.places == 0 {
+            return 0;
+        }
+        let states = self.len.saturating_mul(self.chunks).saturating_mul(self.places);
+        // To begin at a vector's boundary.
+        states.saturating_add(self.counters(level)).saturating_add(level.lanes() - 1)
+    }
+}
+
 /// The quotient and the remainder of a division by a number that is not 0; a compiler that can't tell keeps no panic.
 pub(crate) const fn div_rem(n: usize, by: usize) -> (usize, usize) {
     let quotient = match n.checked_div(by) {
@@ -240,6 +342,35 @@ impl Shape {
         // To begin at a vector's boundary.
         needed.saturating_add(level.lanes() - 1)
     }
+
+    /// The memory that [`Job::split_kv`](crate::Job::split_kv) needs for any call of this shape on this target, in f32
+    /// elements: at every level, for every storage type. It grows with every size. Saturates.
+    ///
+    /// ```
+    /// const DECODE: gqa::Shape =
+    ///     gqa::Shape { batch: 1, q_heads: 8, kv_heads: 1, q_len: 1, kv_len: 8192, head_dim: 256, value_dim: 256 };
+    /// // A few rows of output for each 384 keys: 0.1 % of the keys and values.
+    /// assert!(DECODE.partials_len() < 22 * 9 * 256);
+    /// ```
+    #[must_use]
+    pub const fn partials_len(&self) -> usize {
+        let mut len = 0;
+        let mut i = 0;
+        while i < LEVELS.len() {
+            let needed = self.partials_len_at(LEVELS[i]);
+            if needed > len {
+                len = needed;
+            }
+            i += 1;
+        }
+        len
+    }
+
+    /// As [`partials_len`](Self::partials_len), for one level.
+    #[must_use]
+    pub const fn partials_len_at(&self, level: Level) -> usize {
+        Split::of(self, level).total(level)
+    }
 }
 
 const fn sum(lens: &[usize]) -> usize {
@@ -270,19 +401,30 @@ pub(crate) struct Many {
     pub(crate) output: usize,
     /// Maximum, sum and factor of a group's rows: `[3][rows]`.
     pub(crate) state: usize,
+    /// How many of the last two a group has: one of all chunks, and one of the chunk that is being computed.
+    pub(crate) sums: usize,
     /// A block of K or V widened: `[block][dim]`.
     pub(crate) wide: usize,
 }
 
+/// How many sums a kernel keeps.
+const fn sums(level: Level) -> usize {
+    if SINGLE_TILE || Tile::of(level).chunk == UNSPLIT { 1 } else { 2 }
+}
+
 impl Many {
+    /// Elements of what the keys come to for a group.
+    const fn sums_len(&self) -> usize {
+        self.output.saturating_add(self.state)
+    }
+
     /// Everything of all groups; each is a whole number of vectors but the last.
-    const fn lens(&self) -> [usize; 5] {
+    const fn lens(&self) -> [usize; 4] {
         let groups = self.groups;
         [
             self.queries.saturating_mul(groups),
             self.weights.saturating_mul(groups),
-            self.output.saturating_mul(groups),
-            self.state.saturating_mul(groups),
+            self.sums_len().saturating_mul(groups * self.sums),
             self.wide,
         ]
     }
@@ -300,6 +442,7 @@ pub(crate) const fn many(shape: &Shape, level: Level, storage: KvStorage, vecs: 
         weights: tile.block * rows,
         output: shape.value_dim.saturating_mul(rows),
         state: 3 * rows,
+        sums: sums(level),
         wide: match storage {
             KvStorage::Narrow if !in_place(level) => dim.saturating_mul(tile.block),
             _ => 0,
@@ -318,11 +461,18 @@ pub(crate) struct Few {
     pub(crate) output: usize,
     /// Maximum, sum and factor of each row, padded to whole vectors: `[3][rows]`.
     pub(crate) state: usize,
+    /// As [`Many::sums`].
+    pub(crate) sums: usize,
 }
 
 impl Few {
-    const fn lens(&self) -> [usize; 4] {
-        [self.queries, self.weights, self.output, self.state]
+    /// Elements of what the keys come to.
+    const fn sums_len(&self) -> usize {
+        self.output.saturating_add(self.state)
+    }
+
+    const fn lens(&self) -> [usize; 3] {
+        [self.queries, self.weights, self.sums_len().saturating_mul(self.sums)]
     }
 }
 
@@ -333,6 +483,7 @@ pub(crate) const fn few(shape: &Shape, level: Level, rows: usize) -> Few {
         weights: rows * tile.few_block,
         output: rows.saturating_mul(padded(shape.value_dim, tile.lanes)),
         state: 3 * padded(rows, tile.lanes),
+        sums: sums(level),
     }
 }
 

@@ -9,8 +9,9 @@ use support::{
     random_operands, visit_some,
 };
 
-/// Shapes on both sides of the limit between few and many rows, of one item and of several, of which the last may be few rows.
-const SHAPES: [([usize; 2], [usize; 2]); 7] = [
+/// Shapes on both sides of the limit between few and many rows, of one item and of several, of which the last may be few rows;
+/// the last three with several chunks of keys.
+const SHAPES: [([usize; 2], [usize; 2]); 10] = [
     ([4, 4], [1, 40]),
     ([6, 2], [1, 133]),
     ([3, 3], [3, 70]),
@@ -18,6 +19,9 @@ const SHAPES: [([usize; 2], [usize; 2]); 7] = [
     ([3, 1], [23, 97]),
     ([6, 3], [50, 100]),
     ([2, 2], [150, 33]),
+    ([8, 2], [1, 1200]),
+    ([5, 1], [6, 800]),
+    ([4, 2], [15, 385]),
 ];
 
 /// Something of everything.
@@ -35,16 +39,21 @@ fn modifiers(shape: &Shape, rng: &mut Rng) -> Modifiers {
     }
 }
 
+/// Nothing, something of everything, and limits of which some hide whole chunks of keys between others.
+fn all_modifiers(shape: &Shape, rng: &mut Rng) -> [Modifiers; 3] {
+    let lengths = Some((0..shape.batch).map(|batch| shape.kv_len / (1 + batch)).collect());
+    let prefix_lengths = Some(vec![70.min(shape.kv_len), 0, 1]);
+    let limits = Modifiers { left: Some(200), key_lengths: lengths, prefix_lengths, ..Modifiers::causal() };
+    [Modifiers::default(), modifiers(shape, rng), limits]
+}
+
 /// Runs a check on all shapes, storage types and levels, plain and with modifiers.
 fn everywhere<C: Check>() {
     for (index, (heads, lens)) in SHAPES.into_iter().enumerate() {
         for storage in 0..3 {
             let mut rng = Rng(index as u64);
             let shape = support::shape(3, heads, lens, 11 + 13 * (index % 2));
-            visit_some(
-                storage,
-                Everywhere::<C>(shape, &[Modifiers::default(), modifiers(&shape, &mut rng)], C::default()),
-            );
+            visit_some(storage, Everywhere::<C>(shape, &all_modifiers(&shape, &mut rng), C::default()));
         }
     }
 }
@@ -195,6 +204,105 @@ impl Check for Scratch {
     }
 }
 
+/// Keys shared by several items.
+#[cfg(target_has_atomic = "ptr")]
+#[derive(Default)]
+struct SplitKv;
+
+#[cfg(target_has_atomic = "ptr")]
+impl Check for SplitKv {
+    fn check<Q: Number, K: Number, V: Number, O: Number>(
+        &self,
+        case: &Case<'_, Q, K, V>,
+        bits: &[Vec<u32>; 2],
+    ) {
+        let Case { shape, modifiers, level, operands } = *case;
+        let what = format!("split at {level} {shape:?}");
+        let answers = || Answer::<O>::nothing(&shape, Layout::Bhsd);
+        let attention = modifiers.attach(Attention::new(shape).unwrap()).level(level);
+        let bind = |answer: &mut Answer<O>, run: &mut dyn FnMut(gqa::Job<'_, Q, K, V, O>)| {
+            let (q, k, v) = (operands.q.view(), operands.k.view(), operands.v.view());
+            let job = attention.bind(q, k, v, answer.out.view_mut()).unwrap();
+            run(job.lse(answer.lse.view_mut()).unwrap());
+        };
+        let mut places = 0;
+        bind(&mut answers(), &mut |mut job| places = job.items().len());
+        let chunks =
+            if level == Level::SCALAR || shape.shared_rows() > 30 { 1 } else { shape.kv_len.div_ceil(384) };
+
+        let mut answer = answers();
+        bind(&mut answer, &mut |job| {
+            let len = job.partials_len();
+            assert!(len <= shape.partials_len() && (len > 0) == (chunks > 1), "{what}");
+            let mut partials = vec![f32::NAN; len + 1];
+            // At any alignment, and in memory that a call has used that was not run to its end.
+            let mut job = job.split_kv(&mut partials[1..]).unwrap();
+            let mut scratch = vec![f32::NAN; job.scratch_len()];
+            job.items().take(2).for_each(|mut item| item.run(&mut scratch).unwrap());
+            let mut items: Vec<_> = job.items().collect();
+            assert!(level != Level::SCALAR || items.len() == places, "{what}");
+            assert!(chunks == 1 || items.len() == places * chunks, "{what}");
+            Rng(8).shuffle(&mut items);
+            for item in &mut items {
+                item.run(&mut scratch).unwrap();
+                // Once more changes nothing.
+                item.run(&mut scratch).unwrap();
+            }
+        });
+        assert_eq!(&answer.bits(), bits, "{what}");
+
+        let mut answer = answers();
+        bind(&mut answer, &mut |job| {
+            let mut partials = vec![f32::NAN; job.partials_len()];
+            let mut job = job.split_kv(&mut partials).unwrap();
+            let len = job.scratch_len();
+            #[cfg(not(target_family = "wasm"))]
+            {
+                let queue = job.items().queue();
+                std::thread::scope(|scope| {
+                    for _ in 0..3 {
+                        scope.spawn(|| {
+                            let mut scratch = vec![f32::NAN; len];
+                            while let Some(mut item) = queue.pop() {
+                                item.run(&mut scratch).unwrap();
+                            }
+                        });
+                    }
+                });
+            }
+            #[cfg(target_family = "wasm")]
+            job.run(&mut vec![f32::NAN; len]).unwrap();
+        });
+        assert_eq!(&answer.bits(), bits, "{what} on threads");
+    }
+}
+
+/// What is looked at of the scores is whole, and the output the same, though nothing is split then.
+#[cfg(target_has_atomic = "ptr")]
+#[test]
+fn split_and_inspected() {
+    let shape = support::shape(2, [4, 2], [1, 800], 16);
+    let operands = Operands::<f32, f32, f32>::random(&shape, &mut Rng(12));
+    let modifiers = Modifiers::default();
+    for level in levels() {
+        let mut call = operands.call(&shape, &modifiers, level);
+        call.stage = Some(Stage::Softmax);
+        let want = call.run::<f32>();
+        let mut got = Answer::<f32>::nothing(&shape, Layout::Bhsd);
+        let mut scores = vec![f32::NAN; 2 * 4 * 800];
+        let attention = Attention::new(shape).unwrap().level(level);
+        let job = attention.bind(call.q, call.k, call.v, got.out.view_mut()).unwrap();
+        let mut partials = vec![0.0; job.partials_len()];
+        let job = job.split_kv(&mut partials).unwrap().lse(got.lse.view_mut()).unwrap();
+        let mut job = job.inspect(Stage::Softmax, gqa::ViewMut::bhsd(&mut scores, 4, 1, 800)).unwrap();
+        let mut scratch = vec![0.0; job.scratch_len()];
+        job.items().for_each(|mut item| item.run(&mut scratch).unwrap());
+        assert_eq!(got.bits(), want.bits(), "{level}");
+        let scores: Vec<f64> = scores.iter().map(|&x| x.into()).collect();
+        assert_eq!(scores, want.scores.numbers(), "{level}");
+    }
+}
+
 #[derive(Default)]
 struct Company;
 
@@ -212,6 +320,13 @@ impl Check for Company {
         let modifiers =
             Modifiers { alibi: first(&modifiers.alibi), sinks: first(&modifiers.sinks), ..modifiers.clone() };
         for (index, rows) in bits[0].chunks(group * shape.q_len * shape.value_dim).enumerate() {
+            let of_batch =
+                |lengths: &Option<Vec<usize>>| lengths.as_ref().map(|l| vec![l[index / shape.kv_heads]]);
+            let modifiers = Modifiers {
+                key_lengths: of_batch(&modifiers.key_lengths),
+                prefix_lengths: of_batch(&modifiers.prefix_lengths),
+                ..modifiers.clone()
+            };
             let part = |numbers: Vec<f64>, length: usize| numbers[index * length..][..length].to_vec();
             let [q, k, v] = operands.numbers();
             let numbers = [
@@ -299,6 +414,12 @@ fn any_order_of_items() {
 #[test]
 fn any_number_of_threads() {
     everywhere::<Threads>();
+}
+
+#[cfg(target_has_atomic = "ptr")]
+#[test]
+fn any_split_of_the_keys() {
+    everywhere::<SplitKv>();
 }
 
 #[test]

@@ -229,6 +229,33 @@ fn short_scratch() {
     assert_eq!(found, Error::TooShort { operand: Operand::Scratch, needed, had: 0 });
 }
 
+#[cfg(target_has_atomic = "ptr")]
+#[test]
+fn short_partials() {
+    let shape =
+        Shape { batch: 1, q_heads: 2, kv_heads: 1, q_len: 1, kv_len: 1000, head_dim: 1, value_dim: 1 };
+    let (q, k, v) = ([0.0f32; 2], [0.0f32; 1000], [0.0f32; 1000]);
+    for level in Level::available().filter(|&level| level != Level::SCALAR) {
+        let mut out = [7.0f32; 2];
+        let job = Attention::new(shape).unwrap().level(level).bind(
+            View::bhsd(&q, 2, 1, 1),
+            View::bhsd(&k, 1, 1000, 1),
+            View::bhsd(&v, 1, 1000, 1),
+            ViewMut::bhsd(&mut out, 2, 1, 1),
+        );
+        let job = job.unwrap();
+        let needed = job.partials_len();
+        let mut partials = vec![0.0; needed - 1];
+        let error = job.split_kv(&mut partials).err();
+        let had = needed - 1;
+        assert_eq!(error, Some(Error::TooShort { operand: Operand::Partials, needed, had }), "{level}");
+        assert_eq!(out, [7.0; 2]);
+    }
+    // As long as it would have to be, and longer than anything can be.
+    let endless = Shape { batch: usize::MAX, kv_len: usize::MAX, ..shape };
+    assert_eq!(endless.partials_len(), usize::MAX);
+}
+
 #[test]
 fn calls_with_fewer_rows_need_no_more_scratch() {
     for (heads, dims) in [([9, 3], [64, 64]), ([1, 1], [1, 1]), ([8, 1], [128, 80]), ([71, 1], [3, 17])] {

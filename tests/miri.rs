@@ -126,6 +126,47 @@ fn shuffled_items_on_two_threads() {
     }
 }
 
+/// Aligned by its type, since an interpreter may not tell where memory begins.
+#[repr(align(64))]
+struct Lines([f32; 8192]);
+
+/// Two threads share the keys of each head, with few rows and with many.
+#[cfg(not(target_family = "wasm"))]
+#[test]
+fn shared_keys() {
+    let mut rng = Rng(5);
+    for q_len in [1, 7] {
+        let shape =
+            Shape { batch: 1, q_heads: 4, kv_heads: 2, q_len, kv_len: 385, head_dim: 2, value_dim: 3 };
+        let operands = Operands::<f32, f32, f32>::random(&shape, &mut rng);
+        let modifiers = Modifiers { sinks: Some(vec![0.5; 4]), ..Modifiers::causal() };
+        for level in levels().filter(|&level| level != Level::SCALAR) {
+            let call = operands.call(&shape, &modifiers, level);
+            let want = call.run::<f32>();
+            let mut got = support::Answer::<f32>::nothing(&shape, Layout::Bshd);
+            let attention = modifiers.attach(Attention::new(shape).unwrap()).level(level);
+            let job = attention.bind(call.q, call.k, call.v, got.out.view_mut()).unwrap();
+            let mut partials = Box::new(Lines([f32::NAN; 8192]));
+            let mut job = job.lse(got.lse.view_mut()).unwrap().split_kv(&mut partials.0).unwrap();
+            assert_eq!(job.items().len() % 4, 0, "each head's keys are two items");
+            let scratch_len = job.scratch_len();
+            let queue = job.items().queue();
+            std::thread::scope(|threads| {
+                for _ in 0..2 {
+                    threads.spawn(|| {
+                        let mut scratch = vec![f32::NAN; scratch_len];
+                        while let Some(mut item) = queue.pop() {
+                            item.run(&mut scratch).unwrap();
+                        }
+                    });
+                }
+            });
+            let [got, want] = [got, want].map(|answer| [answer.out.numbers(), answer.lse.numbers()]);
+            assert_eq!(got, want, "{level} {shape:?}");
+        }
+    }
+}
+
 /// Strides that no memory has, where there is nothing that they could lead to.
 #[test]
 fn strides_of_nothing() {

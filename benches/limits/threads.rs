@@ -11,7 +11,7 @@ use super::table;
 use super::turns::{self, Case, Effort};
 
 /// A name, the shape, and the goal.
-fn shapes(effort: &Effort) -> [(&'static str, Shape, f64); 5] {
+fn shapes(effort: &Effort) -> [(&'static str, Shape, f64); 7] {
     let n = |n| effort.at_most(64, n);
     [
         ("prompt of 128", turns::shape([8, n(128)], [2, n(128)], 128), 1.7),
@@ -19,6 +19,8 @@ fn shapes(effort: &Effort) -> [(&'static str, Shape, f64); 5] {
         ("prompt of 2,048", turns::shape([8, n(2048)], [2, n(2048)], 128), 1.95),
         ("decoding 4,096", turns::shape([32, 1], [8, n(4096)], 128), 1.8),
         ("decoding 32,768", turns::shape([32, 1], [8, n(32768)], 128), 1.8),
+        ("4,096, one KV head", turns::shape([8, 1], [1, n(4096)], 128), 1.8),
+        ("32,768, one KV head", turns::shape([8, 1], [1, n(32768)], 128), 1.8),
     ]
 }
 
@@ -42,12 +44,13 @@ fn wall() -> Duration {
 fn case(threads: usize, shape: Shape, level: Level) -> Case<'static> {
     let mut operands = Operands::<f32>::new(shape);
     let attention = Attention::new(shape).expect("a valid shape").causal().level(level);
-    let len = operands.bind(&attention).expect("operands of the shape").scratch_len();
+    let job = operands.bind(&attention).expect("operands of the shape");
+    let (len, mut partials) = (job.scratch_len(), vec![0.0; job.partials_len()]);
     let scratches: Vec<_> = (0..threads).map(|_| Mutex::new(vec![0.0; len])).collect();
     let mut pool = Pool::new(threads);
     Box::new(move || {
-        let mut job = operands.bind(&attention).expect("operands of the shape");
-        pool.run_job(&mut job, &scratches).expect("enough scratch");
+        let job = operands.bind(&attention).expect("operands of the shape");
+        pool.run_job(job, &scratches, &mut partials).expect("enough memory");
         1.0
     })
 }

@@ -14,6 +14,9 @@ type Work<'a> = &'a (dyn Fn(usize) + Sync);
 /// How long a thread without work spins before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(50);
 
+/// Items for each thread with which none waits long for the last.
+const ENOUGH: usize = 8;
+
 #[derive(Default)]
 struct Shared {
     /// Counts the calls; a change means work.
@@ -59,15 +62,19 @@ impl Pool {
         work(0);
     }
 
-    /// Runs a call's items; each thread has a scratch.
-    pub(crate) fn run_job<T: Element>(
+    /// Runs a call's items; each thread has a scratch. Where there are few items, threads share keys.
+    pub(crate) fn run_job<'a, T: Element>(
         &mut self,
-        job: &mut Job<'_, T, T, T, T>,
+        mut job: Job<'a, T, T, T, T>,
         scratches: &[Mutex<Vec<f32>>],
+        partials: &'a mut [f32],
     ) -> Result<(), Error> {
         let scratch = |thread: usize| scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
         if self.threads() == 1 {
             return job.run(&mut scratch(0));
+        }
+        if job.items().len() < ENOUGH * self.threads() {
+            job = job.split_kv(partials)?;
         }
         let items = Mutex::new(job.items());
         let failed = Mutex::new(Ok(()));

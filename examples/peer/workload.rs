@@ -138,6 +138,8 @@ struct Loaded<T> {
     out: Aligned<T>,
     /// One for each thread.
     scratches: Vec<Mutex<Vec<f32>>>,
+    /// For threads that share keys.
+    partials: Vec<f32>,
 }
 
 impl<T: Number> Loaded<T> {
@@ -158,9 +160,12 @@ impl<T: Number> Loaded<T> {
             k: request.read("k", shape.kv_heads, shape.kv_len)?,
             v: request.read("v", shape.kv_heads, shape.kv_len)?,
             scratches: Vec::new(),
+            partials: Vec::new(),
         };
-        let scratch_len = loaded.bind().map_err(|e| e.to_string())?.scratch_len();
+        let job = loaded.bind().map_err(|e| e.to_string())?;
+        let (scratch_len, partials_len) = (job.scratch_len(), job.partials_len());
         loaded.scratches = (0..request.threads).map(|_| Mutex::new(vec![0.0; scratch_len])).collect();
+        loaded.partials = vec![0.0; partials_len];
         Ok(loaded)
     }
 
@@ -186,9 +191,8 @@ fn bind<'a, T: Element>(
 
 impl<T: Number> Workload for Loaded<T> {
     fn run(&mut self, pool: &mut Pool) -> Result<(), Error> {
-        let Self { attention, q, k, v, out, scratches } = self;
-        let mut job = bind(attention, (q, k, v), out)?;
-        pool.run_job(&mut job, scratches)
+        let Self { attention, q, k, v, out, scratches, partials } = self;
+        pool.run_job(bind(attention, (q, k, v), out)?, scratches, partials)
     }
 
     fn output(&self) -> Vec<f32> {

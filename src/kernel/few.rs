@@ -18,15 +18,15 @@
 
 use core::ops::Range;
 
-use super::softmax::{Total, safe_maximum, weigh};
+use super::softmax::{Total, merge, safe_maximum, weigh};
 use super::values::{holds_nan, is_finite};
-use super::{Results, Task, Trust};
+use super::{Chunks, Results, Task, Trust, attempts};
 use crate::element::{Element, load_part, store_part};
 use crate::isa::{Isa, MAX_LANES, sum_each};
 use crate::math::exp;
 use crate::panel::{Ahead, LINE, Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
-use crate::tiling::{Carver, FEW_TOGETHER, Tile, few, padded};
+use crate::tiling::{CHUNKS, Carver, FEW_TOGETHER, Few, Tile, few, padded};
 
 /// How far ahead of their use K and V are fetched into the second-level cache, in bytes of each.
 const AHEAD: usize = 16 << 10;
@@ -40,32 +40,80 @@ const SUMS: usize = {
 /// Keys and values of so many bytes, in the whole call, are taken to lie in that cache already.
 const NEAR: usize = 1 << 20;
 
-/// Whether that has come to anything: see [`attempts`](super::attempts).
+/// Computes a task.
 #[inline(always)]
-pub(super) fn attempt<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
+pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     s: S,
-    task: &mut Task<'_, Q, K, V, O>,
-    scratch: &mut [f32],
-    trust: Trust,
-) -> bool {
-    let length = Tile::of(S::LEVEL).few_block;
-    let sizes = few(task.shape, S::LEVEL, task.place.count);
-    let mut carver = Carver::new(scratch, S::LEVEL);
+    mut task: Task<'_, Q, K, V, O>,
+) {
+    let count = task.place.count;
+    let visits = task.visits(S::LEVEL);
+    let sizes = few(task.shape, S::LEVEL, count);
+    let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
     let queries = carver.take(sizes.queries);
     let weights = carver.take(sizes.weights);
-    let output = carver.take(sizes.output);
-    let mut state = State::new(carver.take(sizes.state));
+    let mut sums = Sums::carve(&mut carver, &sizes);
+    // Not there where all keys are one chunk.
+    let mut total = Sums::carve(&mut carver, &sizes);
+    let mut computed = None;
+    match core::mem::replace(&mut task.chunks, Chunks::All) {
+        Chunks::One(_, part) if CHUNKS => sums = Sums::carve(&mut Carver::new(part, S::LEVEL), &sizes),
+        Chunks::Computed(parts) if CHUNKS => computed = Some(parts),
+        _ => {}
+    }
 
+    if computed.is_none() {
+        load_queries(s, &task.queries(), count, task.shape.head_dim, task.modifiers.scale, queries);
+    }
+    let mut empty = true;
+    for keys in visits {
+        if let Some(computed) = &mut computed {
+            let part = computed.part(task.chunk(S::LEVEL, &keys));
+            sums = Sums::carve(&mut Carver::new(part, S::LEVEL), &sizes);
+        } else {
+            attempts(
+                #[inline(always)]
+                |trust| attempt(s, &mut task, queries, weights, &mut sums, &keys, trust),
+            );
+        }
+        if empty || !CHUNKS {
+            core::mem::swap(&mut total, &mut sums);
+        } else {
+            total.take_in(s, &mut sums, padded(task.shape.value_dim, S::LANES));
+        }
+        empty = false;
+    }
+    if empty {
+        core::mem::swap(&mut total, &mut sums);
+        total.reset();
+    }
+    if let Some(results) = task.results {
+        finish(s, total.output, &total.state, task.place, task.modifiers.sinks.get().copied(), results);
+    }
+}
+
+/// Computes what the rows make of `keys`, one chunk's. Whether that has come to anything: see [`attempts`].
+#[inline(always)]
+fn attempt<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
+    s: S,
+    task: &mut Task<'_, Q, K, V, O>,
+    queries: &[f32],
+    weights: &mut [f32],
+    sums: &mut Sums<'_>,
+    keys: &Range<usize>,
+    trust: Trust,
+) -> bool {
+    sums.reset();
     let count = task.place.count;
-    load_queries(s, &task.queries(), count, task.shape.head_dim, task.modifiers.scale, queries);
-    output.fill(0.0);
-
     let scoring = task.scoring();
     let positions = task.place.positions(0..count);
     let dims = task.keys().zip(task.values());
     let fetches = S::PREFETCHES && task.kv_bytes() > NEAR;
+    let mut no_inspection = Inspection::NONE;
+    let blocks = task.blocks(keys, Tile::of(S::LEVEL).few_block);
+    let inspection = task.results.as_mut().map_or(&mut no_inspection, |results| &mut results.inspection);
     let mut hidden = false;
-    for keys in task.blocks(length) {
+    for keys in blocks {
         // What this adds in front is hidden, or the block would begin there.
         let keys = keys.start / S::LANES * S::LANES..keys.end;
         let Some((all_k, all_v)) = dims else { break };
@@ -84,16 +132,55 @@ pub(super) fn attempt<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
             Hiding::Marked
         };
         hidden |= hiding != Hiding::Nothing;
-        update(s, weights, &mut state, count, &scoring, keys, hiding, &mut task.results.inspection);
-        let factors = state.factors.get(..count).unwrap_or_default();
-        accumulate(s, v, weights, factors, output, hiding, ahead_of_v);
+        update(s, weights, &mut sums.state, count, &scoring, keys, hiding, inspection);
+        let factors = sums.state.factors.get(..count).unwrap_or_default();
+        accumulate(s, v, weights, factors, sums.output, hiding, ahead_of_v);
+    }
+    !(hidden && trust == Trust::Full && holds_nan(s, sums.output))
+}
+
+/// What the keys so far, of a chunk or of all, come to.
+struct Sums<'a> {
+    output: &'a mut [f32],
+    state: State<'a>,
+}
+
+impl<'a> Sums<'a> {
+    fn carve(carver: &mut Carver<'a>, sizes: &Few) -> Self {
+        Self { output: carver.take(sizes.output), state: State::new(carver.take(sizes.state)) }
     }
 
-    if hidden && trust == Trust::Full && holds_nan(s, output) {
-        return false;
+    /// To what no keys come to.
+    fn reset(&mut self) {
+        self.output.fill(0.0);
+        self.state.reset();
     }
-    finish(s, output, &state, task.place, task.modifiers.sinks.get().copied(), task.results);
-    true
+
+    /// Takes in what later keys came to; rows of the output are `width` apart. Compiled once for each level.
+    #[inline(never)]
+    fn take_in<S: Isa>(&mut self, s: S, part: &mut Self, width: usize) {
+        s.vectorize(
+            #[inline(always)]
+            || {
+                let (all, part_state) = (&mut self.state, &mut part.state);
+                let all_known = s.vectors_mut(all.maxima).iter_mut().zip(s.vectors_mut(all.sums));
+                let known = s.vectors(part_state.maxima).iter().zip(s.vectors(part_state.sums));
+                let factors = s.vectors_mut(all.factors).iter_mut().zip(s.vectors_mut(part_state.factors));
+                for ((all, part), (factor, factor_of_part)) in all_known.zip(known).zip(factors) {
+                    let merged = merge(s, [*all.0, *all.1], [*part.0, *part.1]);
+                    ([*all.0, *all.1], [*factor, *factor_of_part]) = merged;
+                }
+                let rows = self.output.chunks_exact_mut(width).zip(part.output.chunks_exact(width));
+                let factors = all.factors.iter().zip(&*part_state.factors);
+                for ((all, part), (&factor, &factor_of_part)) in rows.zip(factors) {
+                    let (factor, factor_of_part) = (s.splat(factor), s.splat(factor_of_part));
+                    for (all, &part) in s.vectors_mut(all).iter_mut().zip(s.vectors(part)) {
+                        *all = s.mul_add(*all, factor, s.mul(part, factor_of_part));
+                    }
+                }
+            },
+        );
+    }
 }
 
 /// What is known of the rows: a number of each, and of some that there are not up to a whole vector.
@@ -105,15 +192,19 @@ struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    /// Of rows that have seen nothing, in three equal parts of `room`.
+    /// Three equal parts of `room`.
     fn new(room: &'a mut [f32]) -> Self {
         let length = room.len() / 3;
         let (maxima, rest) = room.split_at_mut_checked(length).unwrap_or_default();
         let (sums, factors) = rest.split_at_mut_checked(length).unwrap_or_default();
-        maxima.fill(f32::NEG_INFINITY);
-        sums.fill(0.0);
-        factors.fill(0.0);
         Self { maxima, sums, factors }
+    }
+
+    /// Of rows that have seen nothing.
+    fn reset(&mut self) {
+        self.maxima.fill(f32::NEG_INFINITY);
+        self.sums.fill(0.0);
+        self.factors.fill(0.0);
     }
 }
 

@@ -10,6 +10,7 @@
 //! | weights | `[group][block][VECS]` vectors | 18 KiB a group |
 //! | output | `[group][value_dim][VECS]` vectors | 24 KiB a group |
 //! | wide | `[block][dim]`, for narrow storage only | 48 KiB |
+//! | output of the chunks before, where keys are in chunks | as output | 24 KiB a group |
 //!
 //! How these are multiplied, and laid out for it, is an [`Arithmetic`].
 //!
@@ -20,12 +21,12 @@ use core::slice;
 
 use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
 use super::softmax::Total;
-use super::{Results, Task, Trust, softmax, values};
+use super::{Chunks, Results, Task, Trust, attempts, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
-use crate::isa::{Isa, MAX_LANES, transpose};
+use crate::isa::{Isa, Level, MAX_LANES, transpose};
 use crate::panel::{LINE, Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
-use crate::tiling::{Carver, Many, Tile, many};
+use crate::tiling::{CHUNKS, Carver, Many, Tile, many};
 
 /// Groups of an item at most, at any level.
 const MAX_GROUPS: usize = if MAX_LANES == 1 { 1 } else { 4 };
@@ -38,8 +39,10 @@ const AHEAD: usize = 32;
 pub(super) struct Group<'a> {
     pub(super) queries: &'a mut [f32],
     pub(super) weights: &'a mut [f32],
-    output: &'a mut [f32],
-    state: &'a mut [f32],
+    /// What the chunk of keys that is being computed comes to.
+    sums: Sums<'a>,
+    /// What those before it come to. Not there where all keys are one chunk.
+    total: Sums<'a>,
     /// Which rows of the item.
     rows: Range<usize>,
     /// Where they stand.
@@ -48,9 +51,106 @@ pub(super) struct Group<'a> {
     pub(super) keys: Range<usize>,
 }
 
-/// Whether that has come to anything: see [`attempts`](super::attempts).
+/// What some keys come to for a group.
+#[derive(Default)]
+struct Sums<'a> {
+    output: &'a mut [f32],
+    /// The rows' maxima, their sums, and the factors of their outputs.
+    state: &'a mut [f32],
+}
+
+/// Computes a task.
 #[inline(always)]
-pub(super) fn attempt<
+pub(super) fn run<
+    S: Isa,
+    Q: Element,
+    K: Element,
+    V: Element,
+    O: Element,
+    A: Arithmetic<S, K, V>,
+    const KEYS: usize,
+    const VECS: usize,
+>(
+    s: S,
+    mut task: Task<'_, Q, K, V, O>,
+) {
+    let visits = task.visits(S::LEVEL);
+    let sizes = many(task.shape, S::LEVEL, task.storage(), VECS);
+    let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
+    let count = task.place.count;
+    let mut groups: [Group<'_>; MAX_GROUPS] = core::array::from_fn(|index| {
+        let start = (index * S::LANES * VECS).min(count);
+        let rows = start..(start + S::LANES * VECS).min(count);
+        if rows.is_empty() { Group::none() } else { Group::new(&mut carver, &sizes, &task, rows) }
+    });
+    let wide = carver.take(sizes.wide);
+    if CHUNKS {
+        for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
+            group.total = Sums::carve(&mut carver, &sizes);
+        }
+    }
+    let mut computed = None;
+    match core::mem::replace(&mut task.chunks, Chunks::All) {
+        Chunks::One(_, part) if CHUNKS => sums_of(&mut groups, part, &sizes, S::LEVEL),
+        Chunks::Computed(parts) if CHUNKS => computed = Some(parts),
+        _ => {}
+    }
+
+    let (query_scale, score_scale) = A::scales(task.modifiers.scale);
+    if computed.is_none() {
+        for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
+            load_queries::<S, Q, VECS>(s, &task.queries(), group.rows.start, query_scale, group.queries);
+            A::prepare::<VECS>(s, group.queries);
+        }
+    }
+    // Rows to fetch for later.
+    let mut later = 0..count;
+    let mut empty = true;
+    for keys in visits {
+        if let Some(computed) = &mut computed {
+            sums_of(&mut groups, computed.part(task.chunk(S::LEVEL, &keys)), &sizes, S::LEVEL);
+        } else {
+            attempts(
+                #[inline(always)]
+                |trust| {
+                    attempt::<S, Q, K, V, O, A, KEYS, VECS>(
+                        s,
+                        &mut task,
+                        &mut groups,
+                        wide,
+                        score_scale,
+                        &keys,
+                        &mut later,
+                        trust,
+                    )
+                },
+            );
+        }
+        for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
+            if empty || !CHUNKS {
+                core::mem::swap(&mut group.total, &mut group.sums);
+            } else {
+                group.total.take_in::<S, VECS>(s, &mut group.sums);
+            }
+        }
+        empty = false;
+    }
+    let Some(results) = task.results else { return };
+    for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
+        if empty {
+            core::mem::swap(&mut group.total, &mut group.sums);
+            group.total.reset::<S, VECS>(s);
+        }
+        let Sums { output, state } = &group.total;
+        let sinks = task.modifiers.sinks.get().copied();
+        finish::<S, O, VECS>(s, output, state, group.rows.clone(), task.place, sinks, results);
+    }
+}
+
+/// Computes what the rows make of `keys`, one chunk's. Whether that has come to anything: see [`attempts`].
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "the parts of one task's state, each borrowed on its own")]
+fn attempt<
     S: Isa,
     Q: Element,
     K: Element,
@@ -62,35 +162,27 @@ pub(super) fn attempt<
 >(
     s: S,
     task: &mut Task<'_, Q, K, V, O>,
-    scratch: &mut [f32],
+    groups: &mut [Group<'_>; MAX_GROUPS],
+    wide: &mut [f32],
+    score_scale: f32,
+    keys: &Range<usize>,
+    later: &mut Range<usize>,
     trust: Trust,
 ) -> bool {
-    let tile = Tile::of(S::LEVEL);
-    let sizes = many(task.shape, S::LEVEL, task.storage(), VECS);
-    let mut carver = Carver::new(scratch, S::LEVEL);
-    let count = task.place.count;
-    let mut groups: [Group<'_>; MAX_GROUPS] = core::array::from_fn(|index| {
-        let start = (index * S::LANES * VECS).min(count);
-        let rows = start..(start + S::LANES * VECS).min(count);
-        if rows.is_empty() { Group::none() } else { Group::new(&mut carver, &sizes, task, rows) }
-    });
-    let wide = carver.take(sizes.wide);
-    let (query_scale, score_scale) = A::scales(task.modifiers.scale);
     for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-        load_queries::<S, Q, VECS>(s, &task.queries(), group.rows.start, query_scale, group.queries);
-        A::prepare::<VECS>(s, group.queries);
-        group.output.fill(0.0);
-        reset::<S, VECS>(s, group.state);
+        group.sums.reset::<S, VECS>(s);
     }
-
     let scoring = task.scoring();
+    let sequence = task.sequence();
     let dims = task.keys().zip(task.values());
     let next = task.next_queries();
-    let mut ahead = 0..count;
+    let blocks = task.blocks(keys, Tile::of(S::LEVEL).block);
     let mut hidden = false;
-    for block in task.blocks(tile.block) {
-        for row in ahead.by_ref().take(AHEAD) {
-            fetch(s, task.results.out.row(row));
+    for block in blocks {
+        for row in later.by_ref().take(AHEAD) {
+            if let Some(results) = &mut task.results {
+                fetch(s, results.out.row(row));
+            }
             if let Some(next) = &next {
                 fetch(s, next.row(row));
             }
@@ -101,19 +193,17 @@ pub(super) fn attempt<
         else {
             break;
         };
-        let visits_all = task.visits_all();
-        let inspection = &mut task.results.inspection;
-        for group in &mut groups {
-            group.keys = match (group.rows.is_empty(), visits_all) {
-                (true, _) => 0..0,
-                (false, true) => block.clone(),
-                (false, false) => {
-                    together(scoring.sequence.seen_in(&group.positions, &block), &block, A::KEYS)
-                }
+        for group in groups.iter_mut() {
+            group.keys = if group.rows.is_empty() {
+                0..0
+            } else {
+                together(sequence.seen_in(&group.positions, &block), &block, A::KEYS)
             };
         }
-        A::score::<KEYS, VECS>(s, keys, block.start, &mut groups, wide, score_scale);
+        A::score::<KEYS, VECS>(s, keys, block.start, groups, wide, score_scale);
         let mut wide = Wide { room: wide, holds: Holds::Nothing };
+        let mut no_inspection = Inspection::NONE;
+        let inspection = task.results.as_mut().map_or(&mut no_inspection, |results| &mut results.inspection);
         // Asked only when a row may have to be kept from a key of the block.
         let mut finite = None;
         for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
@@ -130,21 +220,60 @@ pub(super) fn attempt<
             A::add::<KEYS, VECS>(s, values, group.keys.start - block.start, group, hiding, &mut wide);
         }
     }
-    if hidden && trust == Trust::Full && groups.iter().any(|group| values::holds_nan(s, group.output)) {
-        return false;
-    }
+    !(hidden && trust == Trust::Full && groups.iter().any(|group| values::holds_nan(s, group.sums.output)))
+}
+
+/// The groups' sums become those of a chunk that lie in `part`.
+#[inline(always)]
+fn sums_of<'a>(groups: &mut [Group<'a>; MAX_GROUPS], part: &'a mut [f32], sizes: &Many, level: Level) {
+    let mut carver = Carver::new(part, level);
     for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-        finish::<S, O, VECS>(
-            s,
-            group.output,
-            group.state,
-            group.rows.clone(),
-            task.place,
-            task.modifiers.sinks.get().copied(),
-            task.results,
+        group.sums = Sums::carve(&mut carver, sizes);
+    }
+}
+
+impl<'a> Sums<'a> {
+    #[inline(always)]
+    fn carve(carver: &mut Carver<'a>, sizes: &Many) -> Self {
+        Self { output: carver.take(sizes.output), state: carver.take(sizes.state) }
+    }
+
+    /// To what no keys come to.
+    #[inline(always)]
+    fn reset<S: Isa, const VECS: usize>(&mut self, s: S) {
+        self.output.fill(0.0);
+        for (index, x) in s.vectors_mut(self.state).iter_mut().enumerate() {
+            *x = s.splat(if index < VECS { f32::NEG_INFINITY } else { 0.0 });
+        }
+    }
+
+    /// Takes in what later keys came to. Compiled once for each level and tile.
+    #[inline(never)]
+    fn take_in<S: Isa, const VECS: usize>(&mut self, s: S, part: &mut Self) {
+        s.vectorize(
+            #[inline(always)]
+            || {
+                let all = s.vectors_mut(self.state).as_chunks_mut::<VECS>().0;
+                let of_part = s.vectors_mut(part.state).as_chunks_mut::<VECS>().0;
+                let (Some([maxima, sums, factors]), Some([maxima2, sums2, factors2])) =
+                    (all.first_chunk_mut::<3>(), of_part.first_chunk_mut::<3>())
+                else {
+                    return;
+                };
+                for v in 0..VECS {
+                    let merged = softmax::merge(s, [maxima[v], sums[v]], [maxima2[v], sums2[v]]);
+                    ([maxima[v], sums[v]], [factors[v], factors2[v]]) = merged;
+                }
+                let all = s.vectors_mut(self.output).as_chunks_mut::<VECS>().0;
+                let of_part = s.vectors(part.output).as_chunks::<VECS>().0;
+                for (all, part) in all.iter_mut().zip(of_part) {
+                    for v in 0..VECS {
+                        all[v] = s.mul_add(all[v], factors[v], s.mul(part[v], factors2[v]));
+                    }
+                }
+            },
         );
     }
-    true
 }
 
 /// Asks for the cache lines of a row.
@@ -166,21 +295,13 @@ fn together(keys: Range<usize>, block: &Range<usize>, step: usize) -> Range<usiz
     first..(block.start + from_block(keys.end).next_multiple_of(step)).min(block.end)
 }
 
-/// The state of rows that have seen nothing.
-#[inline(always)]
-fn reset<S: Isa, const VECS: usize>(s: S, state: &mut [f32]) {
-    for (index, x) in s.vectors_mut(state).iter_mut().enumerate() {
-        *x = s.splat(if index < VECS { f32::NEG_INFINITY } else { 0.0 });
-    }
-}
-
 impl<'a> Group<'a> {
     fn none() -> Self {
         Self {
             queries: &mut [],
             weights: &mut [],
-            output: &mut [],
-            state: &mut [],
+            sums: Sums::default(),
+            total: Sums::default(),
             rows: 0..0,
             positions: 0..0,
             keys: 0..0,
@@ -196,8 +317,8 @@ impl<'a> Group<'a> {
         Self {
             queries: carver.take(sizes.queries),
             weights: carver.take(sizes.weights),
-            output: carver.take(sizes.output),
-            state: carver.take(sizes.state),
+            sums: Sums::carve(carver, sizes),
+            total: Sums::default(),
             positions: task.place.positions(rows.clone()),
             rows,
             keys: 0..0,
@@ -212,8 +333,8 @@ impl<'a> Group<'a> {
         values: Panel<'_, V>,
         hiding: Hiding,
     ) {
-        let factor = self.state.get(2 * S::LANES * VECS..).unwrap_or_default();
-        let (weights, output) = (&*self.weights, &mut *self.output);
+        let factor = self.sums.state.get(2 * S::LANES * VECS..).unwrap_or_default();
+        let (weights, output) = (&*self.weights, &mut *self.sums.output);
         if hiding == Hiding::Marked {
             values::accumulate::<S, V, A, COLS, VECS, true>(s, values, weights, factor, output);
         } else {
@@ -224,7 +345,7 @@ impl<'a> Group<'a> {
     #[inline(always)]
     fn update<S: Isa, const VECS: usize>(&mut self, s: S, hiding: Hiding) {
         let scores = self.weights.get_mut(..self.keys.len() * S::LANES * VECS).unwrap_or_default();
-        softmax::update::<S, VECS>(s, scores, self.state, hiding);
+        softmax::update::<S, VECS>(s, scores, self.sums.state, hiding);
     }
 
     #[inline(always)]

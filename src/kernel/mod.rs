@@ -10,6 +10,9 @@
 //! out = O / l;  lse = m + ln l
 //! ```
 //!
+//! Where a KV head has few rows, the nest runs for a chunk of keys at a time, from nothing, and `m`, `l` and `O` of the chunks are
+//! merged in their order (as in Flash-Decoding): by one task, or by the last of several that share them ([`Chunks`]).
+//!
 //! Blocks begin at multiples of their size, and what a row adds for a hidden key is exactly nothing, so a row's bits
 //! depend on no other row. Two kernels share the modifiers and this nest: in [`many`] the rows lie in the lanes,
 //! in [`few`] the head dimension does.
@@ -22,6 +25,7 @@ mod softmax;
 mod values;
 
 use core::ops::Range;
+use core::slice::ChunksExactMut;
 
 use arithmetic::{Arithmetic, Paired, Single};
 use half::bf16;
@@ -29,13 +33,13 @@ use softmax::Total;
 
 use crate::element::Element;
 use crate::extra::Extra;
-use crate::isa::{Isa, Op, Pairs, PairsOp, TileOp};
+use crate::isa::{Isa, Level, Op, Pairs, PairsOp, TileOp};
 use crate::panel::{Panel, Place, Rows, RowsMut};
 use crate::score::Modifiers;
 use crate::score::block::{Inspection, Scoring, Stage};
 use crate::score::visibility::Sequence;
 use crate::shape::Shape;
-use crate::tiling::{Kernel, KvStorage, Tile};
+use crate::tiling::{self, Kernel, KvStorage, Tile, div_rem};
 use crate::view::View;
 
 /// Rounds of the inner loops that are written out: counting takes issue slots of the multiply-adds. One where code
@@ -51,9 +55,36 @@ pub(crate) struct Task<'a, Q, K, V, O> {
     pub(crate) q: &'a View<'a, Q>,
     pub(crate) k: &'a View<'a, K>,
     pub(crate) v: &'a View<'a, V>,
-    /// Apart from the rest, which need not lie in memory then.
-    pub(crate) results: &'a mut Results<'a, O>,
+    pub(crate) chunks: Chunks<'a>,
+    /// Where the rows are written: none for a task that leaves this to others. Apart from the rest, which need not lie in memory then.
+    pub(crate) results: Option<&'a mut Results<'a, O>>,
     pub(crate) scratch: &'a mut [f32],
+}
+
+/// Which chunks of keys a task computes, see [`tiling::chunk`], and where what they come to is kept.
+pub(crate) enum Chunks<'a> {
+    /// All; each is taken in before the next is computed.
+    All,
+    /// The one of this number, which comes to what is written here.
+    One(usize, &'a mut [f32]),
+    /// None, since others have computed them.
+    Computed(Computed<'a>),
+}
+
+/// What the chunks that other tasks computed came to, in order.
+pub(crate) struct Computed<'a> {
+    pub(crate) parts: ChunksExactMut<'a, f32>,
+    /// The number of the first that is left.
+    pub(crate) next: usize,
+}
+
+impl<'a> Computed<'a> {
+    /// The one of this number; those before it are passed over.
+    fn part(&mut self, index: usize) -> &'a mut [f32] {
+        let skipped = index.saturating_sub(self.next);
+        self.next = index + 1;
+        self.parts.nth(skipped).unwrap_or_default()
+    }
 }
 
 /// What a work item writes.
@@ -74,13 +105,9 @@ enum Trust {
 
 /// Runs `attempt`, and once more with less trust if it was given up.
 #[inline(always)]
-fn attempts<Q, K, V, O>(
-    mut task: Task<'_, Q, K, V, O>,
-    mut attempt: impl FnMut(&mut Task<'_, Q, K, V, O>, &mut [f32], Trust) -> bool,
-) {
-    let scratch = core::mem::take(&mut task.scratch);
+fn attempts(mut attempt: impl FnMut(Trust) -> bool) {
     for trust in [Trust::Full, Trust::None] {
-        if attempt(&mut task, scratch, trust) {
+        if attempt(trust) {
             return;
         }
     }
@@ -89,13 +116,8 @@ fn attempts<Q, K, V, O>(
 impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O> {
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
-        self.results.prefill_inspection(self.place.count);
         match Kernel::of(self.place.count, self.shape.shared_rows(), S::LEVEL) {
-            Kernel::Few => attempts(
-                self,
-                #[inline(always)]
-                |task, scratch, trust| few::attempt(s, task, scratch, trust),
-            ),
+            Kernel::Few => few::run(s, self),
             Kernel::Many => {
                 let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
                 s.with_tile(vecs, ManyRows { s, task: self, arithmetic: Single });
@@ -108,7 +130,6 @@ impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O>
 impl<Q: Element, O: Element> PairsOp for Task<'_, Q, bf16, bf16, O> {
     #[inline(always)]
     fn run<S: Pairs>(self, s: S) {
-        self.results.prefill_inspection(self.place.count);
         let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
         s.with_tile(vecs, ManyRows { s, task: self, arithmetic: Paired });
     }
@@ -126,13 +147,7 @@ impl<S: Isa, Q: Element, K: Element, V: Element, O: Element, A: Arithmetic<S, K,
 {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
-        attempts(
-            self.task,
-            #[inline(always)]
-            |task, scratch, trust| {
-                many::attempt::<S, Q, K, V, O, A, KEYS, VECS>(self.s, task, scratch, trust)
-            },
-        );
+        many::run::<S, Q, K, V, O, A, KEYS, VECS>(self.s, self.task);
     }
 }
 
@@ -175,25 +190,45 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         batch.saturating_mul(kv_heads).saturating_mul(kv_len).saturating_mul(key)
     }
 
-    /// Whether every key is visited, since a stage before visibility is looked at.
-    fn visits_all(&self) -> bool {
-        matches!(self.results.inspection.get(), Some((Stage::Raw | Stage::Softcapped, _)))
-    }
-
-    /// The keys that the item visits, cut at the multiples of `block`.
-    fn blocks(&self, block: usize) -> impl Iterator<Item = Range<usize>> + use<Q, K, V, O> {
-        let sequence = if self.visits_all() {
+    /// What its rows see, as far as it decides which keys are visited.
+    fn sequence(&self) -> Sequence {
+        let inspection = self.results.as_ref().and_then(|results| results.inspection.get());
+        if let Some((Stage::Raw | Stage::Softcapped, _)) = inspection {
+            // These stages are before visibility.
             Sequence::unlimited(self.shape.kv_len)
         } else {
             self.modifiers.visibility.sequence(self.shape, self.place.batch)
+        }
+    }
+
+    /// The keys that the task visits, cut into chunks.
+    fn visits(&self, level: Level) -> impl Iterator<Item = Range<usize>> + use<Q, K, V, O> {
+        let chunk = tiling::chunk(self.shape, level);
+        let keys = match self.chunks {
+            Chunks::One(index, _) if tiling::CHUNKS => index * chunk..(index * chunk).saturating_add(chunk),
+            _ => 0..self.shape.kv_len,
         };
-        sequence.blocks(self.place.positions(0..self.place.count), block)
+        self.blocks(&keys, chunk)
+    }
+
+    /// The number of the chunk that keys lie in.
+    fn chunk(&self, level: Level, keys: &Range<usize>) -> usize {
+        div_rem(keys.start, tiling::chunk(self.shape, level)).0
+    }
+
+    /// The keys of `keys` that the item visits, cut at the multiples of `block`.
+    fn blocks(
+        &self,
+        keys: &Range<usize>,
+        block: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<Q, K, V, O> {
+        self.sequence().blocks(self.place.positions(0..self.place.count), keys, block)
     }
 }
 
 impl<O: Element> Results<'_, O> {
     /// What the visits leave out is hidden.
-    fn prefill_inspection(&mut self, rows: usize) {
+    pub(crate) fn prefill_inspection(&mut self, rows: usize) {
         if let Some((Stage::Biased | Stage::Softmax, scores)) = self.inspection.get_mut() {
             for row in 0..rows {
                 scores.row(row).fill(f32::NEG_INFINITY);

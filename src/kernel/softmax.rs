@@ -81,6 +81,16 @@ pub(super) fn update<S: Isa, const VECS: usize>(s: S, scores: &mut [f32], state:
     );
 }
 
+/// The state of rows whose keys came in two parts, each with its maximum and sum: the maximum and the sum of both, and what each
+/// part's accumulated values are multiplied by. A part that a row sees nothing of adds exactly nothing.
+#[inline(always)]
+pub(super) fn merge<S: Isa>(s: S, [m, l]: [S::F; 2], [m2, l2]: [S::F; 2]) -> ([S::F; 2], [S::F; 2]) {
+    let greatest = s.max(m2, m);
+    let safe = safe_maximum(s, greatest);
+    let factors = [exp(s, s.sub(m, safe)), exp(s, s.sub(m2, safe))];
+    ([greatest, s.mul_add(l, factors[0], s.mul(l2, factors[1]))], factors)
+}
+
 /// What a row, or each lane's row, comes to once all its keys are in.
 pub(super) struct Total<S: Isa> {
     /// What is subtracted from a score, and the inverse of the sum of what `e` to that power comes to.

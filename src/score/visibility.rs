@@ -147,17 +147,21 @@ impl Sequence {
         }
     }
 
-    /// The keys that any of the rows sees, cut at the multiples of `block` (so that where a block begins depends on
-    /// no row): nothing is spent on keys that no row sees.
-    pub(crate) fn blocks(self, rows: Range<usize>, block: usize) -> impl Iterator<Item = Range<usize>> {
+    /// The keys of `keys` that any of the rows sees, cut at the multiples of `block` (so that where a block begins depends
+    /// on no row): nothing is spent on keys that no row sees.
+    pub(crate) fn blocks(
+        self,
+        rows: Range<usize>,
+        keys: &Range<usize>,
+        block: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
         // Never 0: so the compiler sees that no division panics, also where it compiles this on its own.
         let block = block.max(1);
-        let seen = self.seen_by_any(&rows);
-        let after_prefix = self.prefix.next_multiple_of(block);
-        let first = (seen.start / block * block).max(after_prefix);
-        let starts = (0..self.prefix).step_by(block).chain((first..seen.end).step_by(block));
+        let seen = self.seen_in(&rows, keys);
+        let starts = (seen.start / block * block..seen.end).step_by(block);
         starts.filter_map(move |start| {
-            let keys = self.seen_in(&rows, &(start..start.saturating_add(block)));
+            let keys =
+                self.seen_in(&rows, &(start.max(seen.start)..start.saturating_add(block).min(seen.end)));
             (!keys.is_empty()).then_some(keys)
         })
     }
@@ -272,7 +276,7 @@ mod tests {
         for rows in [0..1, 0..4, 1..3, 3..4] {
             for block in 1..8 {
                 let mut visited = [0; 7];
-                for keys in sequence.blocks(rows.clone(), block) {
+                for keys in sequence.blocks(rows.clone(), &(0..7), block) {
                     assert!(!keys.is_empty() && keys.start / block == (keys.end - 1) / block);
                     keys.for_each(|key| visited[key] += 1);
                 }

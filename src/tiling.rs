@@ -39,6 +39,17 @@ pub(crate) struct Tile {
     chunk: usize,
 }
 
+/// The greatest [`Tile::groups`] of this target.
+pub(crate) const MAX_GROUPS: usize = {
+    let (mut groups, mut i) = (1, 0);
+    while i < LEVELS.len() {
+        let tile = Tile::of(LEVELS[i]);
+        groups = if tile.groups > groups { tile.groups } else { groups };
+        i += 1;
+    }
+    groups
+};
+
 /// Of a chunk that all keys lie in.
 const UNSPLIT: usize = usize::MAX;
 

@@ -20,7 +20,7 @@ use core::ops::Range;
 
 use super::softmax::{Total, merge, safe_maximum, weigh};
 use super::values::{holds_nan, is_finite};
-use super::{Chunks, Results, Task, Trust, attempts};
+use super::{Chunks, Results, Sight, Task, Trust, attempts};
 use crate::element::{Element, load_part, store_part};
 use crate::isa::{Isa, MAX_LANES, sum_each};
 use crate::math::exp;
@@ -44,10 +44,12 @@ const NEAR: usize = 1 << 20;
 #[inline(always)]
 pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     s: S,
-    mut task: Task<'_, Q, K, V, O>,
+    task: &mut Task<'_, Q, K, V, O>,
 ) {
     let count = task.place.count;
-    let visits = task.visits(S::LEVEL);
+    let scoring = task.scoring();
+    let sight = task.sight(scoring.sequence);
+    let visits = task.visits(&sight, S::LEVEL);
     let sizes = few(task.shape, S::LEVEL, count);
     let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
     let queries = carver.take(sizes.queries);
@@ -73,7 +75,7 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
         } else {
             attempts(
                 #[inline(always)]
-                |trust| attempt(s, &mut task, queries, weights, &mut sums, &keys, trust),
+                |trust| attempt(s, task, (&scoring, &sight), (queries, weights), &mut sums, &keys, trust),
             );
         }
         if empty || !CHUNKS {
@@ -87,7 +89,7 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
         core::mem::swap(&mut total, &mut sums);
         total.reset();
     }
-    if let Some(results) = task.results {
+    if let Some(results) = &mut task.results {
         finish(s, total.output, &total.state, task.place, task.modifiers.sinks.get().copied(), results);
     }
 }
@@ -97,23 +99,20 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
 fn attempt<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     s: S,
     task: &mut Task<'_, Q, K, V, O>,
-    queries: &[f32],
-    weights: &mut [f32],
+    (scoring, sight): (&Scoring<'_>, &Sight),
+    (queries, weights): (&[f32], &mut [f32]),
     sums: &mut Sums<'_>,
     keys: &Range<usize>,
     trust: Trust,
 ) -> bool {
     sums.reset();
     let count = task.place.count;
-    let scoring = task.scoring();
-    let positions = task.place.positions(0..count);
     let dims = task.keys().zip(task.values());
     let fetches = S::PREFETCHES && task.kv_bytes() > NEAR;
     let mut no_inspection = Inspection::NONE;
-    let blocks = task.blocks(keys, Tile::of(S::LEVEL).few_block);
     let inspection = task.results.as_mut().map_or(&mut no_inspection, |results| &mut results.inspection);
     let mut hidden = false;
-    for keys in blocks {
+    for keys in sight.blocks(keys, Tile::of(S::LEVEL).few_block) {
         // What this adds in front is hidden, or the block would begin there.
         let keys = keys.start / S::LANES * S::LANES..keys.end;
         let Some((all_k, all_v)) = dims else { break };
@@ -124,7 +123,7 @@ fn attempt<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
         let ahead_of_k = fetches.then(|| all_k.ahead(keys.start, AHEAD));
         let ahead_of_v = fetches.then(|| all_v.ahead(keys.start, AHEAD));
         products(s, k, queries, weights, count, ahead_of_k);
-        let hiding = if !scoring.hides(&positions, &keys) {
+        let hiding = if !scoring.hides(&sight.positions, &keys) {
             Hiding::Nothing
         } else if trust == Trust::Full || is_finite(s, v) {
             Hiding::Some
@@ -132,7 +131,7 @@ fn attempt<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
             Hiding::Marked
         };
         hidden |= hiding != Hiding::Nothing;
-        update(s, weights, &mut sums.state, count, &scoring, keys, hiding, inspection);
+        update(s, weights, &mut sums.state, count, scoring, keys, hiding, inspection);
         let factors = sums.state.factors.get(..count).unwrap_or_default();
         accumulate(s, v, weights, factors, sums.output, hiding, ahead_of_v);
     }

@@ -21,15 +21,12 @@ use core::slice;
 
 use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
 use super::softmax::Total;
-use super::{Chunks, Results, Task, Trust, attempts, softmax, values};
+use super::{Chunks, Results, Sight, Task, Trust, attempts, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
 use crate::isa::{Isa, Level, MAX_LANES, transpose};
 use crate::panel::{LINE, Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
-use crate::tiling::{CHUNKS, Carver, Many, Tile, many};
-
-/// Groups of an item at most, at any level.
-const MAX_GROUPS: usize = if MAX_LANES == 1 { 1 } else { 4 };
+use crate::tiling::{CHUNKS, Carver, MAX_GROUPS, Many, Tile, many};
 
 /// Rows of the output, and of the queries that come next, that are fetched ahead with each block of keys: a row at a
 /// time as they are stored, each line would be waited for.
@@ -52,7 +49,6 @@ pub(super) struct Group<'a> {
 }
 
 /// What some keys come to for a group.
-#[derive(Default)]
 struct Sums<'a> {
     output: &'a mut [f32],
     /// The rows' maxima, their sums, and the factors of their outputs.
@@ -72,17 +68,25 @@ pub(super) fn run<
     const VECS: usize,
 >(
     s: S,
-    mut task: Task<'_, Q, K, V, O>,
+    task: &mut Task<'_, Q, K, V, O>,
 ) {
-    let visits = task.visits(S::LEVEL);
+    let scoring = task.scoring();
+    let sight = task.sight(scoring.sequence);
+    let visits = task.visits(&sight, S::LEVEL);
     let sizes = many(task.shape, S::LEVEL, task.storage(), VECS);
     let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
     let count = task.place.count;
-    let mut groups: [Group<'_>; MAX_GROUPS] = core::array::from_fn(|index| {
+    let mut groups = [const { Group::none() }; MAX_GROUPS];
+    for (index, group) in groups.iter_mut().enumerate() {
         let start = (index * S::LANES * VECS).min(count);
-        let rows = start..(start + S::LANES * VECS).min(count);
-        if rows.is_empty() { Group::none() } else { Group::new(&mut carver, &sizes, &task, rows) }
-    });
+        group.rows = start..(start + S::LANES * VECS).min(count);
+        if !group.rows.is_empty() {
+            group.positions = task.place.positions(group.rows.clone());
+            group.queries = carver.take(sizes.queries);
+            group.weights = carver.take(sizes.weights);
+            group.sums = Sums::carve(&mut carver, &sizes);
+        }
+    }
     let wide = carver.take(sizes.wide);
     if CHUNKS {
         for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
@@ -115,7 +119,8 @@ pub(super) fn run<
                 |trust| {
                     attempt::<S, Q, K, V, O, A, KEYS, VECS>(
                         s,
-                        &mut task,
+                        task,
+                        (&scoring, &sight),
                         &mut groups,
                         wide,
                         score_scale,
@@ -135,7 +140,7 @@ pub(super) fn run<
         }
         empty = false;
     }
-    let Some(results) = task.results else { return };
+    let Some(results) = &mut task.results else { return };
     for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
         if empty {
             core::mem::swap(&mut group.total, &mut group.sums);
@@ -162,6 +167,7 @@ fn attempt<
 >(
     s: S,
     task: &mut Task<'_, Q, K, V, O>,
+    (scoring, sight): (&Scoring<'_>, &Sight),
     groups: &mut [Group<'_>; MAX_GROUPS],
     wide: &mut [f32],
     score_scale: f32,
@@ -172,13 +178,10 @@ fn attempt<
     for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
         group.sums.reset::<S, VECS>(s);
     }
-    let scoring = task.scoring();
-    let sequence = task.sequence();
     let dims = task.keys().zip(task.values());
     let next = task.next_queries();
-    let blocks = task.blocks(keys, Tile::of(S::LEVEL).block);
     let mut hidden = false;
-    for block in blocks {
+    for block in sight.blocks(keys, Tile::of(S::LEVEL).block) {
         for row in later.by_ref().take(AHEAD) {
             if let Some(results) = &mut task.results {
                 fetch(s, results.out.row(row));
@@ -197,7 +200,7 @@ fn attempt<
             group.keys = if group.rows.is_empty() {
                 0..0
             } else {
-                together(sequence.seen_in(&group.positions, &block), &block, A::KEYS)
+                together(sight.sequence.seen_in(&group.positions, &block), &block, A::KEYS)
             };
         }
         A::score::<KEYS, VECS>(s, keys, block.start, groups, wide, score_scale);
@@ -215,7 +218,7 @@ fn attempt<
                 Hiding::Marked
             };
             hidden |= hiding != Hiding::Nothing;
-            group.modify::<S, VECS>(s, &scoring, hiding, inspection);
+            group.modify::<S, VECS>(s, scoring, hiding, inspection);
             group.update::<S, VECS>(s, hiding);
             A::add::<KEYS, VECS>(s, values, group.keys.start - block.start, group, hiding, &mut wide);
         }
@@ -295,32 +298,15 @@ fn together(keys: Range<usize>, block: &Range<usize>, step: usize) -> Range<usiz
     first..(block.start + from_block(keys.end).next_multiple_of(step)).min(block.end)
 }
 
-impl<'a> Group<'a> {
-    fn none() -> Self {
+impl Group<'_> {
+    const fn none() -> Self {
         Self {
             queries: &mut [],
             weights: &mut [],
-            sums: Sums::default(),
-            total: Sums::default(),
+            sums: Sums { output: &mut [], state: &mut [] },
+            total: Sums { output: &mut [], state: &mut [] },
             rows: 0..0,
             positions: 0..0,
-            keys: 0..0,
-        }
-    }
-
-    fn new<Q: Element, K: Element, V: Element, O: Element>(
-        carver: &mut Carver<'a>,
-        sizes: &Many,
-        task: &Task<'_, Q, K, V, O>,
-        rows: Range<usize>,
-    ) -> Self {
-        Self {
-            queries: carver.take(sizes.queries),
-            weights: carver.take(sizes.weights),
-            sums: Sums::carve(carver, sizes),
-            total: Sums::default(),
-            positions: task.place.positions(rows.clone()),
-            rows,
             keys: 0..0,
         }
     }

@@ -115,12 +115,12 @@ fn attempts(mut attempt: impl FnMut(Trust) -> bool) {
 
 impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O> {
     #[inline(always)]
-    fn run<S: Isa>(self, s: S) {
+    fn run<S: Isa>(mut self, s: S) {
         match Kernel::of(self.place.count, self.shape.shared_rows(), S::LEVEL) {
-            Kernel::Few => few::run(s, self),
+            Kernel::Few => few::run(s, &mut self),
             Kernel::Many => {
                 let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
-                s.with_tile(vecs, ManyRows { s, task: self, arithmetic: Single });
+                s.with_tile(vecs, ManyRows { s, task: &mut self, arithmetic: Single });
             }
         }
     }
@@ -129,21 +129,21 @@ impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O>
 /// A task of many rows, with products of bf16.
 impl<Q: Element, O: Element> PairsOp for Task<'_, Q, bf16, bf16, O> {
     #[inline(always)]
-    fn run<S: Pairs>(self, s: S) {
+    fn run<S: Pairs>(mut self, s: S) {
         let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
-        s.with_tile(vecs, ManyRows { s, task: self, arithmetic: Paired });
+        s.with_tile(vecs, ManyRows { s, task: &mut self, arithmetic: Paired });
     }
 }
 
-struct ManyRows<'a, S, Q, K, V, O, A> {
+struct ManyRows<'t, 'a, S, Q, K, V, O, A> {
     s: S,
-    task: Task<'a, Q, K, V, O>,
+    task: &'t mut Task<'a, Q, K, V, O>,
     #[expect(dead_code, reason = "only its type matters")]
     arithmetic: A,
 }
 
 impl<S: Isa, Q: Element, K: Element, V: Element, O: Element, A: Arithmetic<S, K, V>> TileOp
-    for ManyRows<'_, S, Q, K, V, O, A>
+    for ManyRows<'_, '_, S, Q, K, V, O, A>
 {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
@@ -190,39 +190,43 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         batch.saturating_mul(kv_heads).saturating_mul(kv_len).saturating_mul(key)
     }
 
-    /// What its rows see, as far as it decides which keys are visited.
-    fn sequence(&self) -> Sequence {
+    /// The rows and what they see, as far as it decides which keys are visited.
+    fn sight(&self, sequence: Sequence) -> Sight {
         let inspection = self.results.as_ref().and_then(|results| results.inspection.get());
-        if let Some((Stage::Raw | Stage::Softcapped, _)) = inspection {
+        let sequence = match inspection {
             // These stages are before visibility.
-            Sequence::unlimited(self.shape.kv_len)
-        } else {
-            self.modifiers.visibility.sequence(self.shape, self.place.batch)
-        }
+            Some((Stage::Raw | Stage::Softcapped, _)) => Sequence::unlimited(self.shape.kv_len),
+            _ => sequence,
+        };
+        Sight { sequence, positions: self.place.positions(0..self.place.count) }
     }
 
     /// The keys that the task visits, cut into chunks.
-    fn visits(&self, level: Level) -> impl Iterator<Item = Range<usize>> + use<Q, K, V, O> {
+    fn visits(&self, sight: &Sight, level: Level) -> impl Iterator<Item = Range<usize>> + use<Q, K, V, O> {
         let chunk = tiling::chunk(self.shape, level);
         let keys = match self.chunks {
             Chunks::One(index, _) if tiling::CHUNKS => index * chunk..(index * chunk).saturating_add(chunk),
             _ => 0..self.shape.kv_len,
         };
-        self.blocks(&keys, chunk)
+        sight.blocks(&keys, chunk)
     }
 
     /// The number of the chunk that keys lie in.
     fn chunk(&self, level: Level, keys: &Range<usize>) -> usize {
         div_rem(keys.start, tiling::chunk(self.shape, level)).0
     }
+}
 
-    /// The keys of `keys` that the item visits, cut at the multiples of `block`.
-    fn blocks(
-        &self,
-        keys: &Range<usize>,
-        block: usize,
-    ) -> impl Iterator<Item = Range<usize>> + use<Q, K, V, O> {
-        self.sequence().blocks(self.place.positions(0..self.place.count), keys, block)
+/// Where rows stand, and what decides which keys are visited for them.
+struct Sight {
+    sequence: Sequence,
+    positions: Range<usize>,
+}
+
+impl Sight {
+    /// The keys of `keys` that some row sees, cut at the multiples of `block`.
+    fn blocks(&self, keys: &Range<usize>, block: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        self.sequence.blocks(self.positions.clone(), keys, block)
     }
 }
 

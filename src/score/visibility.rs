@@ -148,7 +148,7 @@ impl Sequence {
     }
 
     /// The keys of `keys` that any of the rows sees, cut at the multiples of `block` (so that where a block begins depends
-    /// on no row): nothing is spent on keys that no row sees.
+    /// on no row): nothing is spent on blocks that no row sees any key of.
     pub(crate) fn blocks(
         self,
         rows: Range<usize>,

@@ -92,11 +92,16 @@ impl<C: Check> Visit for Everywhere<'_, C> {
 impl<Q: Number, K: Number, V: Number> Case<'_, Q, K, V> {
     /// The answer's bits when `run` runs the bound job.
     fn bits<O: Number>(&self, run: impl FnOnce(&mut gqa::Job<'_, Q, K, V, O>)) -> [Vec<u32>; 2] {
+        self.bits_of(|mut job| run(&mut job))
+    }
+
+    /// As [`bits`](Self::bits), of a `run` that takes the job.
+    fn bits_of<O: Number>(&self, run: impl FnOnce(gqa::Job<'_, Q, K, V, O>)) -> [Vec<u32>; 2] {
         let mut answer = Answer::<O>::nothing(&self.shape, Layout::Bhsd);
         let attention = self.modifiers.attach(Attention::new(self.shape).unwrap()).level(self.level);
         let (q, k, v) = (self.operands.q.view(), self.operands.k.view(), self.operands.v.view());
         let job = attention.bind(q, k, v, answer.out.view_mut()).unwrap();
-        run(&mut job.lse(answer.lse.view_mut()).unwrap());
+        run(job.lse(answer.lse.view_mut()).unwrap());
         answer.bits()
     }
 }
@@ -216,22 +221,14 @@ impl Check for SplitKv {
         case: &Case<'_, Q, K, V>,
         bits: &[Vec<u32>; 2],
     ) {
-        let Case { shape, modifiers, level, operands } = *case;
+        let Case { shape, level, .. } = *case;
         let what = format!("split at {level} {shape:?}");
-        let answers = || Answer::<O>::nothing(&shape, Layout::Bhsd);
-        let attention = modifiers.attach(Attention::new(shape).unwrap()).level(level);
-        let bind = |answer: &mut Answer<O>, run: &mut dyn FnMut(gqa::Job<'_, Q, K, V, O>)| {
-            let (q, k, v) = (operands.q.view(), operands.k.view(), operands.v.view());
-            let job = attention.bind(q, k, v, answer.out.view_mut()).unwrap();
-            run(job.lse(answer.lse.view_mut()).unwrap());
-        };
         let mut places = 0;
-        bind(&mut answers(), &mut |mut job| places = job.items().len());
+        case.bits::<O>(|job| places = job.items().len());
         let chunks =
             if level == Level::SCALAR || shape.shared_rows() > 30 { 1 } else { shape.kv_len.div_ceil(384) };
 
-        let mut answer = answers();
-        bind(&mut answer, &mut |job| {
+        let found = case.bits_of::<O>(|job| {
             let len = job.partials_len();
             assert!(len <= shape.partials_len() && (len > 0) == (chunks > 1), "{what}");
             let mut partials = vec![f32::NAN; len + 1];
@@ -249,10 +246,9 @@ impl Check for SplitKv {
                 item.run(&mut scratch).unwrap();
             }
         });
-        assert_eq!(&answer.bits(), bits, "{what}");
+        assert_eq!(&found, bits, "{what}");
 
-        let mut answer = answers();
-        bind(&mut answer, &mut |job| {
+        let found = case.bits_of::<O>(|job| {
             let mut partials = vec![f32::NAN; job.partials_len()];
             let mut job = job.split_kv(&mut partials).unwrap();
             let len = job.scratch_len();
@@ -273,7 +269,7 @@ impl Check for SplitKv {
             #[cfg(target_family = "wasm")]
             job.run(&mut vec![f32::NAN; len]).unwrap();
         });
-        assert_eq!(&answer.bits(), bits, "{what} on threads");
+        assert_eq!(&found, bits, "{what} on threads");
     }
 }
 

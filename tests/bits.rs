@@ -19,9 +19,9 @@ const SHAPES: [([usize; 2], [usize; 2]); 10] = [
     ([3, 1], [23, 97]),
     ([6, 3], [50, 100]),
     ([2, 2], [150, 33]),
-    ([8, 2], [1, 1200]),
+    ([8, 2], [1, 1600]),
     ([5, 1], [6, 800]),
-    ([4, 2], [15, 385]),
+    ([4, 2], [15, 769]),
 ];
 
 /// Something of everything.
@@ -226,7 +226,7 @@ impl Check for SplitKv {
         let mut places = 0;
         case.bits::<O>(|job| places = job.items().len());
         let chunks =
-            if level == Level::SCALAR || shape.shared_rows() > 30 { 1 } else { shape.kv_len.div_ceil(384) };
+            if level == Level::SCALAR || shape.shared_rows() > 30 { 1 } else { shape.kv_len.div_ceil(768) };
 
         let found = case.bits_of::<O>(|job| {
             let len = job.partials_len();

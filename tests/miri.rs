@@ -137,7 +137,7 @@ fn shared_keys() {
     let mut rng = Rng(5);
     for q_len in [1, 7] {
         let shape =
-            Shape { batch: 1, q_heads: 4, kv_heads: 2, q_len, kv_len: 385, head_dim: 2, value_dim: 3 };
+            Shape { batch: 1, q_heads: 4, kv_heads: 2, q_len, kv_len: 769, head_dim: 2, value_dim: 3 };
         let operands = Operands::<f32, f32, f32>::random(&shape, &mut rng);
         let modifiers = Modifiers { sinks: Some(vec![0.5; 4]), ..Modifiers::causal() };
         for level in levels().filter(|&level| level != Level::SCALAR) {

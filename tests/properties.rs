@@ -25,7 +25,7 @@ impl Arbitrary for Problem {
             q_heads: kv_heads * (1 + below(5)),
             kv_heads,
             q_len: 1 + below(20),
-            kv_len: 1 + below(150) + if below(4) == 0 { below(700) } else { 0 },
+            kv_len: 1 + below(150) + if below(8) == 0 { below(1000) } else { 0 },
             head_dim: 1 + below(40),
             value_dim: 1 + below(40),
         };

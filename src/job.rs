@@ -196,9 +196,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// As [`split_kv`](Self::split_kv).
     ///
     /// # Safety
-    /// For `'a`, `partials` points to allocated, aligned and initialised elements, which nobody else reads or writes but such
-    /// jobs, all of the same level, shape and types. They were 0 before the first of these was made; when every item has been run
-    /// they may be used for the next call as they are. Each item is run once by one of the jobs.
+    /// For `'a`, `partials` points to allocated, aligned and initialised elements, which nobody else reads or writes but these
+    /// jobs, all of the same level, shape and types. Before the first of their items is run, and whenever all have been, they are made
+    /// ready by [`items`](Self::items) of a job that has them by [`split_kv`](Self::split_kv). Each item is run by one of the jobs.
     #[cfg(target_has_atomic = "ptr")]
     pub unsafe fn split_kv_raw(mut self, partials: *mut [f32]) -> Result<Self, Error> {
         self.check(Operand::Partials, self.partials_len(), partials.len())?;

@@ -12,14 +12,13 @@ use crate::tiling::Split;
 /// A counter for each place, and a part for each chunk of each place.
 ///
 /// Invariant: `counters` begins `split.places` counters, and `parts` `split.places · split.chunks` parts of `split.len`
-/// elements, all in memory that is borrowed for `'a`. Between calls, and if it isn't `shared` from [`restart`](Self::restart) on, the
-/// counters are 0.
+/// elements, all in memory that is borrowed for `'a`.
 #[derive(Debug)]
 pub(crate) struct Partials<'a> {
     counters: *mut usize,
     parts: *mut f32,
     split: Split,
-    /// Whether other jobs count with the same counters.
+    /// Whether other jobs count with the same counters, which are not set to 0 then.
     shared: bool,
     borrow: PhantomData<&'a mut [f32]>,
 }
@@ -39,8 +38,8 @@ impl<'a> Partials<'a> {
     }
 
     /// # Safety
-    /// For `'a`, `data` points to initialised elements that only equal `Partials` touch, at first with counters of 0, and each of
-    /// whose parts arrives once in all.
+    /// For `'a`, `data` points to initialised elements that only equal `Partials` touch, of which one that is not shared has set the
+    /// counters to 0.
     pub(crate) unsafe fn shared(data: *mut [f32], level: Level, split: Split) -> Option<Self> {
         let needed = split.total(level);
         if needed == 0 || data.len() < needed {
@@ -65,7 +64,7 @@ impl<'a> Partials<'a> {
         self.split.chunks
     }
 
-    /// Makes ready for a call, whatever has become of the last.
+    /// Sets the counters to 0.
     pub(crate) fn restart(&mut self) {
         if !self.shared {
             for place in 0..self.split.places {
@@ -102,7 +101,7 @@ impl<'a> Partials<'a> {
     }
 }
 
-/// Counts one up, and whether that makes `all`: back to 0 then. What the threads that counted before have written is seen by the
+/// Counts one up, and whether that makes `all`. What the threads that counted before have written is seen by the
 /// one that makes it all.
 ///
 /// # Safety
@@ -111,11 +110,7 @@ impl<'a> Partials<'a> {
 unsafe fn count_to(counter: *mut usize, all: usize) -> bool {
     // SAFETY: aligned by the invariant, and the caller's promise.
     let counter = unsafe { AtomicUsize::from_ptr(counter) };
-    let last = counter.fetch_add(1, Ordering::AcqRel) + 1 == all;
-    if last {
-        counter.store(0, Ordering::Relaxed);
-    }
-    last
+    counter.fetch_add(1, Ordering::AcqRel).wrapping_add(1) == all
 }
 
 /// Nothing is split where threads can't count.

@@ -1,5 +1,6 @@
 /*
- * A long prompt on threads of one's own: each takes the next item until there is none.
+ * Threads of one's own: each takes the next item until there is none. First a prompt, then a token after many, whose
+ * two key/value heads three threads share.
  *
  *     threads [LEVEL]
  *
@@ -10,7 +11,7 @@
 #include "gqa.h"
 #include "safetensors.h"
 
-enum { THREADS = 3, HEADS = 6, KV_HEADS = 2, TOKENS = 160, DIM = 48 };
+enum { THREADS = 3, HEADS = 6, KV_HEADS = 2, TOKENS = 800, DIM = 48 };
 
 typedef struct work {
     const gqa_call *call;
@@ -45,14 +46,37 @@ static float *numbers(size_t len, uint32_t seed) {
     return numbers;
 }
 
+/* Runs a call on one thread, then on several into another output, and compares. */
+static void compare(gqa_call call, float *scratch, size_t scratch_len) {
+    size_t partials_len;
+    gqa_error error;
+    work shared = {&call, scratch_len, 0, 0, PTHREAD_MUTEX_INITIALIZER};
+    if (gqa_run(&call, scratch, scratch_len, &error) != GQA_OK) fail(gqa_message(error.status));
+
+    float *one = (float *)call.out.data, *many = numbers(call.out.len, 5);
+    call.out.data = many;
+    if (gqa_partials_len(&call, &partials_len, &error) != GQA_OK) fail(gqa_message(error.status));
+    call.partials.data = numbers(partials_len, 6);
+    call.partials.len = partials_len;
+    if (gqa_item_count(&call, &shared.count, &error) != GQA_OK) fail(gqa_message(error.status));
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        if (pthread_create(&threads[i], NULL, run, &shared) != 0) fail("a thread can't be started");
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    if (memcmp(one, many, call.out.len * sizeof *one) != 0) fail("threads changed the bits");
+    printf("%zu items on %d threads: the same bits\n", shared.count, THREADS);
+    free(call.partials.data);
+    free(many);
+}
+
 int main(int argc, char **argv) {
     size_t q_len = HEADS * TOKENS * DIM, kv_len = KV_HEADS * TOKENS * DIM;
     float *q = numbers(q_len, 1), *k = numbers(kv_len, 2), *v = numbers(kv_len, 3);
-    float *one = numbers(q_len, 4), *many = numbers(q_len, 5);
+    float *out = numbers(q_len, 4);
     gqa_input query = {q, q_len, GQA_F32, gqa_strides_bshd(HEADS, TOKENS, DIM)};
     gqa_input key = {k, kv_len, GQA_F32, gqa_strides_bshd(KV_HEADS, TOKENS, DIM)};
     gqa_input value = {v, kv_len, GQA_F32, gqa_strides_bshd(KV_HEADS, TOKENS, DIM)};
-    gqa_output output = {one, q_len, GQA_F32, gqa_strides_bshd(HEADS, TOKENS, DIM)};
+    gqa_output output = {out, q_len, GQA_F32, gqa_strides_bshd(HEADS, TOKENS, DIM)};
 
     gqa_call call;
     memset(&call, 0, sizeof call);
@@ -70,25 +94,20 @@ int main(int argc, char **argv) {
     while (argc > 1 && strcmp(argv[1], gqa_level_name(call.level)) != 0)
         if (gqa_level_name(++call.level) == NULL) fail("no such level");
 
+    size_t scratch_len;
     gqa_error error;
-    work shared = {&call, 0, 0, 0, PTHREAD_MUTEX_INITIALIZER};
-    if (gqa_scratch_len(&call, &shared.scratch_len, &error) != GQA_OK) fail(gqa_message(error.status));
-    if (gqa_item_count(&call, &shared.count, &error) != GQA_OK) fail(gqa_message(error.status));
-    float *scratch = (float *)allocate(shared.scratch_len, sizeof *scratch);
-    if (gqa_run(&call, scratch, shared.scratch_len, &error) != GQA_OK) fail(gqa_message(error.status));
+    if (gqa_scratch_len(&call, &scratch_len, &error) != GQA_OK) fail(gqa_message(error.status));
+    float *scratch = (float *)allocate(scratch_len, sizeof *scratch);
+    compare(call, scratch, scratch_len);
 
-    call.out.data = many;
-    pthread_t threads[THREADS];
-    for (int i = 0; i < THREADS; i++)
-        if (pthread_create(&threads[i], NULL, run, &shared) != 0) fail("a thread can't be started");
-    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
-    if (memcmp(one, many, q_len * sizeof *one) != 0) fail("threads changed the bits");
-    printf("%zu items on %d threads: the same bits\n", shared.count, THREADS);
+    call.q_len = 1;
+    call.out.len = HEADS * DIM;
+    call.q.strides = call.out.strides = gqa_strides_bshd(HEADS, 1, DIM);
+    compare(call, scratch, scratch_len);
     free(q);
     free(k);
     free(v);
-    free(one);
-    free(many);
+    free(out);
     free(scratch);
     return 0;
 }

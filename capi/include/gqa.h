@@ -141,14 +141,22 @@ typedef struct gqa_mask {
   struct gqa_mask_strides strides;
 } gqa_mask;
 
+// Optional memory for floats.
+typedef struct gqa_floats {
+  // Aligned. NULL for none.
+  float *data;
+  // How many fit.
+  size_t len;
+} gqa_floats;
+
 // What to compute, and on what. Zeros are the defaults: set it to zeros, then `struct_size`, then what differs.
 //
 // out = softmax(scores) V with scores = softcap(scale * Q K') + ALiBi + bias, where hidden keys take no part and
 // sinks add to the softmax's denominator. Query head h reads key/value head h / (q_heads / kv_heads). A row that
 // sees no key is exactly 0. Every modifier works with every other.
 //
-// Inputs may overlap each other; the memory of `out`, `lse`, `scores` and of the scratch, as far as its `len`
-// reaches, must not overlap any other operand.
+// Inputs may overlap each other; the memory of `out`, `lse`, `scores`, `partials` and of the scratch, as far as its
+// `len` reaches, must not overlap any other operand.
 typedef struct gqa_call {
   // sizeof(gqa_call): later versions add fields at the end, and still take this one.
   size_t struct_size;
@@ -212,6 +220,11 @@ typedef struct gqa_call {
   // The query rows of each sequence, at most `q_len`; `batch` numbers. The rows from there on see no key, and with
   // GQA_BOTTOM_RIGHT the last of them stands at the last key.
   struct gqa_lengths query_lengths;
+  // Cuts the call into more items, of which several share the keys of a key/value head, and the last of these that is
+  // run puts together what they came to: for more threads than there are items, with few rows and many keys. The bits
+  // stay the same. At least as many floats as `gqa_partials_len` says, which hold some numbers. The items of a call share
+  // them; `gqa_item_count` makes them ready, and must be called before the items are run, each time.
+  struct gqa_floats partials;
 } gqa_call;
 
 // Why a call was refused.
@@ -378,9 +391,20 @@ gqa_status gqa_scratch_len(const struct gqa_call *call,
                            size_t *len,
                            struct gqa_error *error);
 
-// Checks everything about `call` but the scratch, and writes to `count` the number of work items that it is cut into.
+// Writes to `len` the memory that `partials` of `call` needs, in floats (of 4 bytes); 0 where nothing can be shared: with
+// many rows, few keys, or without vectors. Only the sizes and the level of the call are looked at, and it grows with each size.
 //
-// Items write disjoint rows of the outputs and may be run in any order, on any threads, in ranges of any length; the
+// Errors: as `gqa_scratch_len`; `len` is not written then. `error` gets the details, and may be NULL.
+//
+// The caller promises that each pointer is NULL, or points to what its type says.
+gqa_status gqa_partials_len(const struct gqa_call *call,
+                            size_t *len,
+                            struct gqa_error *error);
+
+// Checks everything about `call` but the scratch, and writes to `count` the number of work items that it is cut into.
+// With `partials` makes these ready for the items to be run once.
+//
+// Items write disjoint rows of the outputs, or share `partials`, and may be run in any order, on any threads, in ranges of any length; the
 // bits of the results do not depend on it. Each costs about the same but for causal limits.
 //
 // Errors: every one but GQA_ERROR_ITEMS; `count` is not written then. `error` gets the details, and may be NULL.
@@ -407,7 +431,7 @@ gqa_status gqa_run(const struct gqa_call *call,
 // counts.
 //
 // Several threads may do so at the same time with the same call, or with equal ones, if their ranges are disjoint
-// and each has a scratch of its own. Once every item has been run, the outputs are complete, and the same as those of
+// and each has a scratch of its own; `partials`, if there are any, are the same. With `partials` each item is run once after `gqa_item_count`. Once every item has been run, the outputs are complete, and the same as those of
 // `gqa_run`. Nobody may write the inputs meanwhile, nor read or write the outputs.
 //
 // Errors: every one; GQA_ERROR_ITEMS if the range ends beyond the last item. No output is written then. `error` gets

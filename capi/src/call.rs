@@ -140,6 +140,16 @@ pub struct gqa_lengths {
     pub len: usize,
 }
 
+/// Optional memory for floats.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gqa_floats {
+    /// Aligned. NULL for none.
+    pub data: *mut f32,
+    /// How many fit.
+    pub len: usize,
+}
+
 /// An optional additive bias [batch, query head, row, key].
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -172,8 +182,8 @@ pub struct gqa_mask {
 /// sinks add to the softmax's denominator. Query head h reads key/value head h / (q_heads / kv_heads). A row that
 /// sees no key is exactly 0. Every modifier works with every other.
 ///
-/// Inputs may overlap each other; the memory of `out`, `lse`, `scores` and of the scratch, as far as its `len`
-/// reaches, must not overlap any other operand.
+/// Inputs may overlap each other; the memory of `out`, `lse`, `scores`, `partials` and of the scratch, as far as its
+/// `len` reaches, must not overlap any other operand.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct gqa_call {
@@ -239,6 +249,11 @@ pub struct gqa_call {
     /// The query rows of each sequence, at most `q_len`; `batch` numbers. The rows from there on see no key, and with
     /// GQA_BOTTOM_RIGHT the last of them stands at the last key.
     pub query_lengths: gqa_lengths,
+    /// Cuts the call into more items, of which several share the keys of a key/value head, and the last of these that is
+    /// run puts together what they came to: for more threads than there are items, with few rows and many keys. The bits
+    /// stay the same. At least as many floats as `gqa_partials_len` says, which hold some numbers. The items of a call share
+    /// them; `gqa_item_count` makes them ready, and must be called before the items are run, each time.
+    pub partials: gqa_floats,
 }
 
 impl From<Strides> for gqa_strides {
@@ -292,6 +307,10 @@ impl gqa_call {
             }
         }
         Ok(shape.scratch_len_at(level(self.level)?, storage))
+    }
+
+    pub(crate) fn partials_len(&self) -> Result<usize, gqa_error> {
+        Ok(Attention::new(self.shape())?.shape().partials_len_at(level(self.level)?))
     }
 
     /// What to compute, with everything that changes the scores.

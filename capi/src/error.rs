@@ -119,6 +119,7 @@ pub(crate) fn name(operand: Operand) -> &'static CStr {
         Operand::Scale => c"scale",
         Operand::Softcap => c"softcap",
         Operand::Scratch => c"scratch",
+        Operand::Partials => c"partials",
         _ => c"call",
     }
 }

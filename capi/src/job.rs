@@ -115,6 +115,7 @@ impl Binding<'_> {
             (elements::<Q>(c"q", &call.q)?, elements::<K>(c"k", &call.k)?, elements::<V>(c"v", &call.v)?);
         let out = Memory::<O>::new(c"out", call.out.data.cast(), call.out.len)?;
         let (lse, scores) = (floats(c"lse", &call.lse)?, floats(c"scores", &call.scores)?);
+        let partials = Memory::<f32>::optional(c"partials", call.partials.data, call.partials.len)?;
         let modifiers = Modifiers::of(call)?;
         let [query_lengths, key_lengths, prefix_lengths, alibi_slopes, sinks, bias, mask] =
             modifiers.places();
@@ -123,6 +124,7 @@ impl Binding<'_> {
                 Some(out.place()),
                 lse.map(|memory| memory.place()),
                 scores.map(|memory| memory.place()),
+                partials.map(|memory| memory.place()),
                 scratch.map(|memory| memory.place()),
             ],
             &[
@@ -153,6 +155,14 @@ impl Binding<'_> {
             if let Some(scores) = scores {
                 let scores = ViewMut::from_raw(scores.share(), call.scores.strides.into());
                 job = job.inspect(call.stage()?, scores)?;
+            }
+            #[cfg(target_has_atomic = "ptr")]
+            if let Some(partials) = partials {
+                job = match work {
+                    Work::Items { .. } => job.split_kv_raw(partials.share())?,
+                    // Makes them ready.
+                    Work::Count | Work::All => job.split_kv(partials.own())?,
+                };
             }
             let scratch = scratch.map_or(&mut [][..], |scratch| scratch.own());
             let items = job.items();

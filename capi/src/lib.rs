@@ -76,9 +76,26 @@ pub unsafe extern "C" fn gqa_scratch_len(
     unsafe { report(error, gqa_call::read(call).and_then(|call| write(len, call.scratch_len()?))) }
 }
 
-/// Checks everything about `call` but the scratch, and writes to `count` the number of work items that it is cut into.
+/// Writes to `len` the memory that `partials` of `call` needs, in floats (of 4 bytes); 0 where nothing can be shared: with
+/// many rows, few keys, or without vectors. Only the sizes and the level of the call are looked at, and it grows with each size.
 ///
-/// Items write disjoint rows of the outputs and may be run in any order, on any threads, in ranges of any length; the
+/// Errors: as `gqa_scratch_len`; `len` is not written then. `error` gets the details, and may be NULL.
+///
+/// The caller promises that each pointer is NULL, or points to what its type says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gqa_partials_len(
+    call: *const gqa_call,
+    len: *mut usize,
+    error: *mut gqa_error,
+) -> gqa_status {
+    // SAFETY: the caller's promise.
+    unsafe { report(error, gqa_call::read(call).and_then(|call| write(len, call.partials_len()?))) }
+}
+
+/// Checks everything about `call` but the scratch, and writes to `count` the number of work items that it is cut into.
+/// With `partials` makes these ready for the items to be run once.
+///
+/// Items write disjoint rows of the outputs, or share `partials`, and may be run in any order, on any threads, in ranges of any length; the
 /// bits of the results do not depend on it. Each costs about the same but for causal limits.
 ///
 /// Errors: every one but GQA_ERROR_ITEMS; `count` is not written then. `error` gets the details, and may be NULL.
@@ -130,7 +147,7 @@ pub unsafe extern "C" fn gqa_run(
 /// counts.
 ///
 /// Several threads may do so at the same time with the same call, or with equal ones, if their ranges are disjoint
-/// and each has a scratch of its own. Once every item has been run, the outputs are complete, and the same as those of
+/// and each has a scratch of its own; `partials`, if there are any, are the same. With `partials` each item is run once after `gqa_item_count`. Once every item has been run, the outputs are complete, and the same as those of
 /// `gqa_run`. Nobody may write the inputs meanwhile, nor read or write the outputs.
 ///
 /// Errors: every one; GQA_ERROR_ITEMS if the range ends beyond the last item. No output is written then. `error` gets

@@ -278,6 +278,76 @@ fn zeros_are_the_defaults() {
     assert_eq!(operands.out, out);
 }
 
+/// Three threads share keys, twice in the same memory; the bits are those of one thread.
+#[test]
+fn shared_keys_add_up_to_a_run() {
+    let shape =
+        Shape { batch: 2, q_heads: 6, kv_heads: 1, q_len: 1, kv_len: 2000, head_dim: 9, value_dim: 7 };
+    let (q, k, v) =
+        (numbers::<f32>(2 * 6 * 9, 1), numbers::<f32>(2 * 2000 * 9, 2), numbers::<f32>(2 * 2000 * 7, 3));
+    for (level, _) in levels() {
+        let mut outs = [[0.0f32; 2 * 6 * 7]; 2];
+        let mut partials = Vec::new();
+        for (shared, out) in [false, true, true].into_iter().zip([0, 1, 1]) {
+            let out = &mut outs[out];
+            out.fill(f32::NAN);
+            // SAFETY: all zeros are a call, as C may make it.
+            let mut call: gqa_call = unsafe { core::mem::zeroed() };
+            call.struct_size = size_of::<gqa_call>();
+            (call.batch, call.q_heads, call.kv_heads) = (shape.batch, shape.q_heads, shape.kv_heads);
+            (call.q_len, call.kv_len) = (shape.q_len, shape.kv_len);
+            (call.head_dim, call.value_dim, call.level) = (shape.head_dim, shape.value_dim, level);
+            call.q = input(&q, gqa_strides_bhsd(6, 1, 9));
+            call.k = input(&k, gqa_strides_bhsd(1, 2000, 9));
+            call.v = input(&v, gqa_strides_bhsd(1, 2000, 7));
+            let strides = gqa_strides_bhsd(6, 1, 7);
+            call.out = gqa_output { data: out.as_mut_ptr().cast(), len: out.len(), r#type: GQA_F32, strides };
+            if !shared {
+                run(&call).unwrap();
+                continue;
+            }
+            let (mut len, mut count) = (0, 0);
+            // SAFETY: the pointers are those of living variables.
+            unsafe {
+                assert_eq!(gqa_partials_len(&call, &mut len, ptr::null_mut()), GQA_OK);
+                partials.resize(len, f32::NAN);
+                if len > 0 {
+                    call.partials = gqa_floats { data: partials.as_mut_ptr(), len: len - 1 };
+                    assert_eq!(gqa_item_count(&call, &mut count, ptr::null_mut()), GQA_ERROR_TOO_SHORT);
+                    call.partials.len = len;
+                }
+                assert_eq!(gqa_item_count(&call, &mut count, ptr::null_mut()), GQA_OK);
+            }
+            assert_eq!(count, if level == GQA_LEVEL_SCALAR { 4 } else { 6 });
+            /// For threads: what the pointers in it lead to is lent to all of them.
+            struct Shared<'a>(&'a gqa_call);
+            // SAFETY: as above.
+            unsafe impl Sync for Shared<'_> {}
+            let (shared, next) = (&Shared(&call), &core::sync::atomic::AtomicUsize::new(0));
+            std::thread::scope(|threads| {
+                for _ in 0..3 {
+                    threads.spawn(move || {
+                        let Shared(call) = shared;
+                        let mut scratch = scratch_of(call);
+                        loop {
+                            let item = next.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+                            if item >= count {
+                                break;
+                            }
+                            let (scratch, len) = (scratch.as_mut_ptr(), scratch.len());
+                            // SAFETY: each item is run once, with a scratch of the thread's own.
+                            let status =
+                                unsafe { gqa_run_items(*call, item, 1, scratch, len, ptr::null_mut()) };
+                            assert_eq!(status, GQA_OK);
+                        }
+                    });
+                }
+            });
+            assert_eq!(outs[1], outs[0]);
+        }
+    }
+}
+
 #[test]
 fn items_add_up_to_a_run() {
     for (level, _) in levels() {
@@ -446,7 +516,7 @@ fn statuses_have_messages_and_operands_their_names() {
     assert_eq!(message(GQA_ERROR_DOMAIN + 1), unknown);
     use Operand::*;
     let sizes = [Batch, QHeads, KvHeads, QLen, KvLen, HeadDim, ValueDim];
-    let arrays = [Query, Key, Value, Output, Lse, Scores, Bias, Mask, Scratch];
+    let arrays = [Query, Key, Value, Output, Lse, Scores, Bias, Mask, Scratch, Partials];
     let modifiers = [QueryLengths, KeyLengths, PrefixLengths, AlibiSlopes, Sinks, Scale, Softcap];
     for operand in sizes.into_iter().chain(arrays).chain(modifiers) {
         assert_eq!(name(operand).to_str(), Ok(operand.to_string().as_str()));

@@ -400,7 +400,7 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Item<'j, 'a, Q, K, 
         let Some((partials, part)) = job.partials.as_ref().zip(part.as_mut()).filter(|_| CHUNKS) else {
             // SAFETY: this is the only item of `place`, and `&mut self` keeps two runs of it apart.
             let results = unsafe { job.claim(*place) };
-            job.compute(*place, Chunks::All, Some(results), scratch);
+            job.compute(*place, Chunks::All, results, scratch);
             return Ok(());
         };
         if part.done {
@@ -409,12 +409,12 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Item<'j, 'a, Q, K, 
         part.done = true;
         // SAFETY: this is the only item of this place and chunk, and it is run for the first time.
         let memory = unsafe { partials.part(part.index, part.chunk) };
-        job.compute(*place, Chunks::One(part.chunk, memory), None, scratch);
+        job.compute(*place, Chunks::One(part.chunk, memory), Results::none(), scratch);
         // SAFETY: it arrives once, and `memory` is no longer in use.
         if let Some(parts) = unsafe { partials.arrive(part.index) } {
             // SAFETY: all items of `place` have arrived, this one as the last, and only the last claims it.
             let results = unsafe { job.claim(*place) };
-            job.compute(*place, Chunks::Computed(Computed { parts, next: 0 }), Some(results), scratch);
+            job.compute(*place, Chunks::Computed(Computed { parts, next: 0 }), results, scratch);
         }
         Ok(())
     }
@@ -440,15 +440,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     }
 
     /// Runs the kernel for the rows of a place.
-    fn compute(
-        &self,
-        place: Place,
-        chunks: Chunks<'_>,
-        results: Option<Results<'_, O>>,
-        scratch: &mut [f32],
-    ) {
+    fn compute(&self, place: Place, chunks: Chunks<'_>, results: Results<'_, O>, scratch: &mut [f32]) {
         let mut results = results;
-        let (shape, modifiers, results) = (&self.shape, &self.modifiers, results.as_mut());
+        let (shape, modifiers, results) = (&self.shape, &self.modifiers, &mut results);
         let (q, k, v) = (&self.q, &self.k, &self.v);
         let kernel = Kernel::of(place.count, shape.shared_rows(), self.level);
         let pairs = self.pairs.filter(|_| kernel == Kernel::Many);

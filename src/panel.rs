@@ -432,6 +432,13 @@ pub(crate) struct RowsMut<'a, T> {
 }
 
 impl<T> RowsMut<'_, T> {
+    /// No rows.
+    pub(crate) const fn none() -> Self {
+        let place = Place { batch: 0, kv_head: 0, group: 0, first: 0, count: 0 };
+        let data = core::ptr::dangling_mut();
+        Self { data, strides: Strides::NONE, dim: 0, place, borrow: PhantomData }
+    }
+
     /// Elements of a row.
     pub(crate) fn dim(&self) -> usize {
         self.dim

@@ -20,13 +20,13 @@ use core::ops::Range;
 
 use super::softmax::{Total, merge, safe_maximum, weigh};
 use super::values::{holds_nan, is_finite};
-use super::{Chunks, Results, Sight, Task, Trust, attempts};
+use super::{Nest, Results, Sight, Task, Trust};
 use crate::element::{Element, load_part, store_part};
 use crate::isa::{Isa, MAX_LANES, sum_each};
 use crate::math::exp;
 use crate::panel::{Ahead, LINE, Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
-use crate::tiling::{CHUNKS, Carver, FEW_TOGETHER, Few, Tile, few, padded};
+use crate::tiling::{Carver, FEW_TOGETHER, Few, Tile, few, padded};
 
 /// How far ahead of their use K and V are fetched into the second-level cache, in bytes of each.
 const AHEAD: usize = 16 << 10;
@@ -44,98 +44,106 @@ const NEAR: usize = 1 << 20;
 #[inline(always)]
 pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     s: S,
-    task: &mut Task<'_, Q, K, V, O>,
+    mut task: Task<'_, Q, K, V, O>,
 ) {
-    let count = task.place.count;
     let scoring = task.scoring();
     let sight = task.sight(scoring.sequence);
     let visits = task.visits(&sight, S::LEVEL);
-    let sizes = few(task.shape, S::LEVEL, count);
+    let sizes = few(task.shape, S::LEVEL, task.place.count);
     let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
     let queries = carver.take(sizes.queries);
     let weights = carver.take(sizes.weights);
     let mut sums = Sums::carve(&mut carver, &sizes);
     // Not there where all keys are one chunk.
     let mut total = Sums::carve(&mut carver, &sizes);
-    let mut computed = None;
-    match core::mem::replace(&mut task.chunks, Chunks::All) {
-        Chunks::One(_, part) if CHUNKS => sums = Sums::carve(&mut Carver::new(part, S::LEVEL), &sizes),
-        Chunks::Computed(parts) if CHUNKS => computed = Some(parts),
-        _ => {}
-    }
-
-    if computed.is_none() {
-        load_queries(s, &task.queries(), count, task.shape.head_dim, task.modifiers.scale, queries);
-    }
-    let mut empty = true;
-    for keys in visits {
-        if let Some(computed) = &mut computed {
-            let part = computed.part(task.chunk(S::LEVEL, &keys));
-            sums = Sums::carve(&mut Carver::new(part, S::LEVEL), &sizes);
-        } else {
-            attempts(
-                #[inline(always)]
-                |trust| attempt(s, task, (&scoring, &sight), (queries, weights), &mut sums, &keys, trust),
-            );
-        }
-        if empty || !CHUNKS {
-            core::mem::swap(&mut total, &mut sums);
-        } else {
-            total.take_in(s, &mut sums, padded(task.shape.value_dim, S::LANES));
-        }
-        empty = false;
-    }
-    if empty {
-        core::mem::swap(&mut total, &mut sums);
-        total.reset();
-    }
-    if let Some(results) = &mut task.results {
-        finish(s, total.output, &total.state, task.place, task.modifiers.sinks.get().copied(), results);
-    }
+    let (scoring, sums, total) = (&scoring, &mut sums, &mut total);
+    visits.run(FewRows { s, task, scoring, sight, sizes, queries, weights, sums, total });
 }
 
-/// Computes what the rows make of `keys`, one chunk's. Whether that has come to anything: see [`attempts`].
-#[inline(always)]
-fn attempt<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
+/// What passes are lent lies apart, so that the rest need not lie in memory.
+struct FewRows<'r, 'a, S, Q, K, V, O> {
     s: S,
-    task: &mut Task<'_, Q, K, V, O>,
-    (scoring, sight): (&Scoring<'_>, &Sight),
-    (queries, weights): (&[f32], &mut [f32]),
-    sums: &mut Sums<'_>,
-    keys: &Range<usize>,
-    trust: Trust,
-) -> bool {
-    sums.reset();
-    let count = task.place.count;
-    let dims = task.keys().zip(task.values());
-    let fetches = S::PREFETCHES && task.kv_bytes() > NEAR;
-    let mut no_inspection = Inspection::NONE;
-    let inspection = task.results.as_mut().map_or(&mut no_inspection, |results| &mut results.inspection);
-    let mut hidden = false;
-    for keys in sight.blocks(keys, Tile::of(S::LEVEL).few_block) {
-        // What this adds in front is hidden, or the block would begin there.
-        let keys = keys.start / S::LANES * S::LANES..keys.end;
-        let Some((all_k, all_v)) = dims else { break };
-        let (Some(k), Some(v)) = (all_k.part(keys.start, keys.len()), all_v.part(keys.start, keys.len()))
-        else {
-            break;
-        };
-        let ahead_of_k = fetches.then(|| all_k.ahead(keys.start, AHEAD));
-        let ahead_of_v = fetches.then(|| all_v.ahead(keys.start, AHEAD));
-        products(s, k, queries, weights, count, ahead_of_k);
-        let hiding = if !scoring.hides(&sight.positions, &keys) {
-            Hiding::Nothing
-        } else if trust == Trust::Full || is_finite(s, v) {
-            Hiding::Some
-        } else {
-            Hiding::Marked
-        };
-        hidden |= hiding != Hiding::Nothing;
-        update(s, weights, &mut sums.state, count, scoring, keys, hiding, inspection);
-        let factors = sums.state.factors.get(..count).unwrap_or_default();
-        accumulate(s, v, weights, factors, sums.output, hiding, ahead_of_v);
+    task: Task<'a, Q, K, V, O>,
+    scoring: &'r Scoring<'a>,
+    sight: Sight,
+    sizes: Few,
+    queries: &'a mut [f32],
+    weights: &'a mut [f32],
+    /// What the chunk of keys that is being computed comes to.
+    sums: &'r mut Sums<'a>,
+    /// What those before it came to.
+    total: &'r mut Sums<'a>,
+}
+
+impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for FewRows<'_, 'a, S, Q, K, V, O> {
+    #[inline(always)]
+    fn load(&mut self) {
+        let Self { s, task, queries, .. } = self;
+        let (count, dim, scale) = (task.place.count, task.shape.head_dim, task.modifiers.scale);
+        load_queries(*s, &task.queries(), count, dim, scale, queries);
     }
-    !(hidden && trust == Trust::Full && holds_nan(s, sums.output))
+
+    #[inline(always)]
+    fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool {
+        let Self { s, task, scoring, sight, queries, weights, sums, .. } = self;
+        let (s, count) = (*s, task.place.count);
+        sums.reset();
+        let dims = task.keys().zip(task.values());
+        let fetches = S::PREFETCHES && task.kv_bytes() > NEAR;
+        let mut hidden = false;
+        for keys in sight.blocks(keys, Tile::of(S::LEVEL).few_block) {
+            // What this adds in front is hidden, or the block would begin there.
+            let keys = keys.start / S::LANES * S::LANES..keys.end;
+            let Some((all_k, all_v)) = dims else { break };
+            let (Some(k), Some(v)) = (all_k.part(keys.start, keys.len()), all_v.part(keys.start, keys.len()))
+            else {
+                break;
+            };
+            let ahead_of_k = fetches.then(|| all_k.ahead(keys.start, AHEAD));
+            let ahead_of_v = fetches.then(|| all_v.ahead(keys.start, AHEAD));
+            products(s, k, queries, weights, count, ahead_of_k);
+            let hiding = if !scoring.hides(&sight.positions, &keys) {
+                Hiding::Nothing
+            } else if trust == Trust::Full || is_finite(s, v) {
+                Hiding::Some
+            } else {
+                Hiding::Marked
+            };
+            hidden |= hiding != Hiding::Nothing;
+            let inspection = &mut task.results.inspection;
+            update(s, weights, &mut sums.state, count, scoring, keys, hiding, inspection);
+            let factors = sums.state.factors.get(..count).unwrap_or_default();
+            accumulate(s, v, weights, factors, sums.output, hiding, ahead_of_v);
+        }
+        !(hidden && trust == Trust::Full && holds_nan(s, sums.output))
+    }
+
+    #[inline(always)]
+    fn compute_in(&mut self, part: &'a mut [f32]) {
+        *self.sums = Sums::carve(&mut Carver::new(part, S::LEVEL), &self.sizes);
+    }
+
+    #[inline(always)]
+    fn compute_nothing(&mut self) {
+        self.sums.reset();
+    }
+
+    #[inline(always)]
+    fn begin_total(&mut self) {
+        core::mem::swap(self.total, self.sums);
+    }
+
+    #[inline(always)]
+    fn take_in(&mut self) {
+        self.total.take_in(self.s, self.sums, padded(self.task.shape.value_dim, S::LANES));
+    }
+
+    #[inline(always)]
+    fn finish(self) {
+        let Self { s, task, total, .. } = self;
+        let sinks = task.modifiers.sinks.get().copied();
+        finish(s, total.output, &total.state, task.place, sinks, task.results);
+    }
 }
 
 /// What the keys so far, of a chunk or of all, come to.

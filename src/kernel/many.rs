@@ -16,14 +16,15 @@
 //!
 //! The lanes past the last row repeat it: computed, and not stored.
 
+use core::marker::PhantomData;
 use core::ops::Range;
 use core::slice;
 
 use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
 use super::softmax::Total;
-use super::{Chunks, Results, Sight, Task, Trust, attempts, softmax, values};
+use super::{Nest, Results, Sight, Task, Trust, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
-use crate::isa::{Isa, Level, MAX_LANES, transpose};
+use crate::isa::{Isa, MAX_LANES, transpose};
 use crate::panel::{LINE, Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{CHUNKS, Carver, MAX_GROUPS, Many, Tile, many};
@@ -38,8 +39,8 @@ pub(super) struct Group<'a> {
     pub(super) weights: &'a mut [f32],
     /// What the chunk of keys that is being computed comes to.
     sums: Sums<'a>,
-    /// What those before it come to. Not there where all keys are one chunk.
-    total: Sums<'a>,
+    /// What those before it come to.
+    total: [Sums<'a>; TOTALS],
     /// Which rows of the item.
     rows: Range<usize>,
     /// Where they stand.
@@ -48,7 +49,11 @@ pub(super) struct Group<'a> {
     pub(super) keys: Range<usize>,
 }
 
+/// None where all keys are one chunk.
+const TOTALS: usize = CHUNKS as usize;
+
 /// What some keys come to for a group.
+#[derive(Default)]
 struct Sums<'a> {
     output: &'a mut [f32],
     /// The rows' maxima, their sums, and the factors of their outputs.
@@ -68,7 +73,7 @@ pub(super) fn run<
     const VECS: usize,
 >(
     s: S,
-    task: &mut Task<'_, Q, K, V, O>,
+    mut task: Task<'_, Q, K, V, O>,
 ) {
     let scoring = task.scoring();
     let sight = task.sight(scoring.sequence);
@@ -76,163 +81,186 @@ pub(super) fn run<
     let sizes = many(task.shape, S::LEVEL, task.storage(), VECS);
     let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
     let count = task.place.count;
-    let mut groups = [const { Group::none() }; MAX_GROUPS];
-    for (index, group) in groups.iter_mut().enumerate() {
+    let mut groups: [Group<'_>; MAX_GROUPS] = core::array::from_fn(|index| {
         let start = (index * S::LANES * VECS).min(count);
-        group.rows = start..(start + S::LANES * VECS).min(count);
-        if !group.rows.is_empty() {
-            group.positions = task.place.positions(group.rows.clone());
-            group.queries = carver.take(sizes.queries);
-            group.weights = carver.take(sizes.weights);
-            group.sums = Sums::carve(&mut carver, &sizes);
-        }
-    }
+        let rows = start..(start + S::LANES * VECS).min(count);
+        if rows.is_empty() { Group::none() } else { Group::new(&mut carver, &sizes, task.place, rows) }
+    });
     let wide = carver.take(sizes.wide);
-    if CHUNKS {
-        for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-            group.total = Sums::carve(&mut carver, &sizes);
-        }
-    }
-    let mut computed = None;
-    match core::mem::replace(&mut task.chunks, Chunks::All) {
-        Chunks::One(_, part) if CHUNKS => sums_of(&mut groups, part, &sizes, S::LEVEL),
-        Chunks::Computed(parts) if CHUNKS => computed = Some(parts),
-        _ => {}
-    }
-
     let (query_scale, score_scale) = A::scales(task.modifiers.scale);
-    if computed.is_none() {
-        for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-            load_queries::<S, Q, VECS>(s, &task.queries(), group.rows.start, query_scale, group.queries);
-            A::prepare::<VECS>(s, group.queries);
-        }
-    }
-    // Rows to fetch for later.
-    let mut later = 0..count;
-    let mut empty = true;
-    for keys in visits {
-        if let Some(computed) = &mut computed {
-            sums_of(&mut groups, computed.part(task.chunk(S::LEVEL, &keys)), &sizes, S::LEVEL);
-        } else {
-            attempts(
-                #[inline(always)]
-                |trust| {
-                    attempt::<S, Q, K, V, O, A, KEYS, VECS>(
-                        s,
-                        task,
-                        (&scoring, &sight),
-                        &mut groups,
-                        wide,
-                        score_scale,
-                        &keys,
-                        &mut later,
-                        trust,
-                    )
-                },
-            );
-        }
-        for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-            if empty || !CHUNKS {
-                core::mem::swap(&mut group.total, &mut group.sums);
-            } else {
-                group.total.take_in::<S, VECS>(s, &mut group.sums);
-            }
-        }
-        empty = false;
-    }
-    let Some(results) = &mut task.results else { return };
-    for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-        if empty {
-            core::mem::swap(&mut group.total, &mut group.sums);
-            group.total.reset::<S, VECS>(s);
-        }
-        let Sums { output, state } = &group.total;
-        let sinks = task.modifiers.sinks.get().copied();
-        finish::<S, O, VECS>(s, output, state, group.rows.clone(), task.place, sinks, results);
-    }
+    visits.run(ManyRows::<S, Q, K, V, O, A, KEYS, VECS> {
+        s,
+        task,
+        scoring: &scoring,
+        sight,
+        sizes,
+        groups: &mut groups,
+        wide,
+        query_scale,
+        score_scale,
+        later: 0..if S::PREFETCHES { count } else { 0 },
+        arithmetic: PhantomData,
+    });
 }
 
-/// Computes what the rows make of `keys`, one chunk's. Whether that has come to anything: see [`attempts`].
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "the parts of one task's state, each borrowed on its own")]
-fn attempt<
-    S: Isa,
-    Q: Element,
-    K: Element,
-    V: Element,
-    O: Element,
-    A: Arithmetic<S, K, V>,
-    const KEYS: usize,
-    const VECS: usize,
->(
+/// What passes are lent lies apart, so that the rest need not lie in memory.
+struct ManyRows<'r, 'a, S, Q, K, V, O, A, const KEYS: usize, const VECS: usize> {
     s: S,
-    task: &mut Task<'_, Q, K, V, O>,
-    (scoring, sight): (&Scoring<'_>, &Sight),
-    groups: &mut [Group<'_>; MAX_GROUPS],
-    wide: &mut [f32],
+    task: Task<'a, Q, K, V, O>,
+    scoring: &'r Scoring<'a>,
+    sight: Sight,
+    sizes: Many,
+    groups: &'r mut [Group<'a>; MAX_GROUPS],
+    wide: &'a mut [f32],
+    query_scale: f32,
     score_scale: f32,
-    keys: &Range<usize>,
-    later: &mut Range<usize>,
-    trust: Trust,
-) -> bool {
-    for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-        group.sums.reset::<S, VECS>(s);
-    }
-    let dims = task.keys().zip(task.values());
-    let next = task.next_queries();
-    let mut hidden = false;
-    for block in sight.blocks(keys, Tile::of(S::LEVEL).block) {
-        for row in later.by_ref().take(AHEAD) {
-            if let Some(results) = &mut task.results {
-                fetch(s, results.out.row(row));
-            }
-            if let Some(next) = &next {
-                fetch(s, next.row(row));
-            }
-        }
-        let Some((keys, values)) = dims else { break };
-        let (Some(keys), Some(values)) =
-            (keys.part(block.start, block.len()), values.part(block.start, block.len()))
-        else {
-            break;
-        };
-        for group in groups.iter_mut() {
-            group.keys = if group.rows.is_empty() {
-                0..0
-            } else {
-                together(sight.sequence.seen_in(&group.positions, &block), &block, A::KEYS)
-            };
-        }
-        A::score::<KEYS, VECS>(s, keys, block.start, groups, wide, score_scale);
-        let mut wide = Wide { room: wide, holds: Holds::Nothing };
-        let mut no_inspection = Inspection::NONE;
-        let inspection = task.results.as_mut().map_or(&mut no_inspection, |results| &mut results.inspection);
-        // Asked only when a row may have to be kept from a key of the block.
-        let mut finite = None;
-        for group in groups.iter_mut().filter(|group| !group.keys.is_empty()) {
-            let hiding = if !scoring.hides(&group.positions, &group.keys) {
-                Hiding::Nothing
-            } else if trust == Trust::Full || *finite.get_or_insert_with(|| values::is_finite(s, values)) {
-                Hiding::Some
-            } else {
-                Hiding::Marked
-            };
-            hidden |= hiding != Hiding::Nothing;
-            group.modify::<S, VECS>(s, scoring, hiding, inspection);
-            group.update::<S, VECS>(s, hiding);
-            A::add::<KEYS, VECS>(s, values, group.keys.start - block.start, group, hiding, &mut wide);
-        }
-    }
-    !(hidden && trust == Trust::Full && groups.iter().any(|group| values::holds_nan(s, group.sums.output)))
+    /// Rows to fetch for later.
+    later: Range<usize>,
+    arithmetic: PhantomData<A>,
 }
 
-/// The groups' sums become those of a chunk that lie in `part`.
-#[inline(always)]
-fn sums_of<'a>(groups: &mut [Group<'a>; MAX_GROUPS], part: &'a mut [f32], sizes: &Many, level: Level) {
-    let mut carver = Carver::new(part, level);
-    for group in groups.iter_mut().filter(|group| !group.rows.is_empty()) {
-        group.sums = Sums::carve(&mut carver, sizes);
+/// The groups that there are.
+macro_rules! present {
+    ($groups:expr) => {
+        $groups.iter_mut().filter(|group| !group.rows.is_empty())
+    };
+}
+
+impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element, A, const KEYS: usize, const VECS: usize>
+    Nest<'a> for ManyRows<'_, 'a, S, Q, K, V, O, A, KEYS, VECS>
+where
+    A: Arithmetic<S, K, V>,
+{
+    #[inline(always)]
+    fn load(&mut self) {
+        for group in present!(self.groups) {
+            let (rows, scale) = (self.task.queries(), self.query_scale);
+            load_queries::<S, Q, VECS>(self.s, &rows, group.rows.start, scale, group.queries);
+            A::prepare::<VECS>(self.s, group.queries);
+        }
     }
+
+    #[inline(always)]
+    fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool {
+        let Self { s, task, scoring, sight, groups, wide, score_scale, later, .. } = self;
+        let s = *s;
+        for group in present!(groups) {
+            group.sums.reset::<S, VECS>(s);
+        }
+        let dims = task.keys().zip(task.values());
+        let next = task.next_queries();
+        let mut hidden = false;
+        for block in sight.blocks(keys, Tile::of(S::LEVEL).block) {
+            for row in later.by_ref().take(AHEAD) {
+                fetch(s, task.results.out.row(row));
+                if let Some(next) = &next {
+                    fetch(s, next.row(row));
+                }
+            }
+            let Some((keys, values)) = dims else { break };
+            let (Some(keys), Some(values)) =
+                (keys.part(block.start, block.len()), values.part(block.start, block.len()))
+            else {
+                break;
+            };
+            for group in groups.iter_mut() {
+                group.keys = if group.rows.is_empty() {
+                    0..0
+                } else {
+                    together(sight.sequence.seen_in(&group.positions, &block), &block, A::KEYS)
+                };
+            }
+            A::score::<KEYS, VECS>(s, keys, block.start, &mut **groups, wide, *score_scale);
+            let mut wide = Wide { room: wide, holds: Holds::Nothing };
+            let inspection = &mut task.results.inspection;
+            // Asked only when a row may have to be kept from a key of the block.
+            let mut finite = None;
+            // By index, so that a single group need not lie in memory.
+            for index in 0..MAX_GROUPS {
+                let group = &mut groups[index];
+                if group.keys.is_empty() {
+                    continue;
+                }
+                let hiding = if !scoring.hides(&group.positions, &group.keys) {
+                    Hiding::Nothing
+                } else if trust == Trust::Full || *finite.get_or_insert_with(|| values::is_finite(s, values))
+                {
+                    Hiding::Some
+                } else {
+                    Hiding::Marked
+                };
+                hidden |= hiding != Hiding::Nothing;
+                group.modify::<S, VECS>(s, scoring, hiding, inspection);
+                group.update::<S, VECS>(s, hiding);
+                A::add::<KEYS, VECS>(s, values, group.keys.start - block.start, group, hiding, &mut wide);
+            }
+        }
+        !(hidden
+            && trust == Trust::Full
+            && groups.iter().any(|group| values::holds_nan(s, group.sums.output)))
+    }
+
+    #[inline(always)]
+    fn compute_in(&mut self, part: &'a mut [f32]) {
+        let mut carver = Carver::new(part, S::LEVEL);
+        for group in present!(self.groups) {
+            group.sums = Sums::carve(&mut carver, &self.sizes);
+        }
+    }
+
+    #[inline(always)]
+    fn compute_nothing(&mut self) {
+        for group in present!(self.groups) {
+            group.sums.reset::<S, VECS>(self.s);
+        }
+    }
+
+    #[inline(always)]
+    fn begin_total(&mut self) {
+        for Group { total, sums, .. } in present!(self.groups) {
+            for total in total {
+                core::mem::swap(total, sums);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn take_in(&mut self) {
+        for Group { total, sums, .. } in present!(self.groups) {
+            for total in total {
+                total.take_in::<S, VECS>(self.s, sums);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish(self) {
+        let sinks = self.task.modifiers.sinks.get().copied();
+        for group in present!(self.groups) {
+            let Sums { output, state } = group.total.first().unwrap_or(&group.sums);
+            let (rows, place) = (group.rows.clone(), self.task.place);
+            finish::<S, O, VECS>(self.s, output, state, rows, place, sinks, self.task.results);
+        }
+    }
+}
+
+/// Asks for the cache lines of a row.
+#[inline(always)]
+fn fetch<S: Isa, T>(s: S, row: &[T]) {
+    for offset in (0..size_of_val(row)).step_by(LINE) {
+        s.prefetch(row.as_ptr().cast::<u8>().wrapping_add(offset));
+    }
+}
+
+/// `keys` of a block, widened to whole multiples of `step` within it: what this adds is hidden.
+#[inline(always)]
+fn together(keys: Range<usize>, block: &Range<usize>, step: usize) -> Range<usize> {
+    if step == 1 || keys.is_empty() {
+        return keys;
+    }
+    let from_block = |key: usize| key - block.start;
+    let first = block.start + from_block(keys.start) / step * step;
+    first..(block.start + from_block(keys.end).next_multiple_of(step)).min(block.end)
 }
 
 impl<'a> Sums<'a> {
@@ -279,34 +307,27 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// Asks for the cache lines of a row.
-#[inline(always)]
-fn fetch<S: Isa, T>(s: S, row: &[T]) {
-    for offset in (0..size_of_val(row)).step_by(LINE) {
-        s.prefetch(row.as_ptr().cast::<u8>().wrapping_add(offset));
-    }
-}
-
-/// `keys` of a block, widened to whole multiples of `step` within it: what this adds is hidden.
-#[inline(always)]
-fn together(keys: Range<usize>, block: &Range<usize>, step: usize) -> Range<usize> {
-    if step == 1 || keys.is_empty() {
-        return keys;
-    }
-    let from_block = |key: usize| key - block.start;
-    let first = block.start + from_block(keys.start) / step * step;
-    first..(block.start + from_block(keys.end).next_multiple_of(step)).min(block.end)
-}
-
-impl Group<'_> {
-    const fn none() -> Self {
+impl<'a> Group<'a> {
+    fn none() -> Self {
         Self {
             queries: &mut [],
             weights: &mut [],
-            sums: Sums { output: &mut [], state: &mut [] },
-            total: Sums { output: &mut [], state: &mut [] },
+            sums: Sums::default(),
+            total: core::array::from_fn(|_| Sums::default()),
             rows: 0..0,
             positions: 0..0,
+            keys: 0..0,
+        }
+    }
+
+    fn new(carver: &mut Carver<'a>, sizes: &Many, place: Place, rows: Range<usize>) -> Self {
+        Self {
+            queries: carver.take(sizes.queries),
+            weights: carver.take(sizes.weights),
+            sums: Sums::carve(carver, sizes),
+            total: core::array::from_fn(|_| Sums::carve(carver, sizes)),
+            positions: place.positions(rows.clone()),
+            rows,
             keys: 0..0,
         }
     }

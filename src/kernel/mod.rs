@@ -39,7 +39,7 @@ use crate::score::Modifiers;
 use crate::score::block::{Inspection, Scoring, Stage};
 use crate::score::visibility::Sequence;
 use crate::shape::Shape;
-use crate::tiling::{self, Kernel, KvStorage, Tile, div_rem};
+use crate::tiling::{self, CHUNKS, Kernel, KvStorage, Tile, div_rem};
 use crate::view::View;
 
 /// Rounds of the inner loops that are written out: counting takes issue slots of the multiply-adds. One where code
@@ -56,8 +56,8 @@ pub(crate) struct Task<'a, Q, K, V, O> {
     pub(crate) k: &'a View<'a, K>,
     pub(crate) v: &'a View<'a, V>,
     pub(crate) chunks: Chunks<'a>,
-    /// Where the rows are written: none for a task that leaves this to others. Apart from the rest, which need not lie in memory then.
-    pub(crate) results: Option<&'a mut Results<'a, O>>,
+    /// Apart from the rest, which need not lie in memory then.
+    pub(crate) results: &'a mut Results<'a, O>,
     pub(crate) scratch: &'a mut [f32],
 }
 
@@ -65,9 +65,9 @@ pub(crate) struct Task<'a, Q, K, V, O> {
 pub(crate) enum Chunks<'a> {
     /// All; each is taken in before the next is computed.
     All,
-    /// The one of this number, which comes to what is written here.
+    /// The one of this number, which comes to what is written here, and not to results.
     One(usize, &'a mut [f32]),
-    /// None, since others have computed them.
+    /// None, since others have computed them: only the results are left.
     Computed(Computed<'a>),
 }
 
@@ -103,24 +103,105 @@ enum Trust {
     None,
 }
 
-/// Runs `attempt`, and once more with less trust if it was given up.
-#[inline(always)]
-fn attempts(mut attempt: impl FnMut(Trust) -> bool) {
-    for trust in [Trust::Full, Trust::None] {
-        if attempt(trust) {
-            return;
+/// The loop nest of one task, as a kernel has it. Each step is inlined where [`Visits::run`] takes it.
+trait Nest<'a> {
+    /// Takes in the queries.
+    fn load(&mut self);
+    /// Computes what the rows make of `keys`, of one chunk. Whether that has come to anything.
+    fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool;
+    /// From now on what is computed comes to `part`, or is there already.
+    fn compute_in(&mut self, part: &'a mut [f32]);
+    /// Nothing has been computed for the rows.
+    fn compute_nothing(&mut self);
+    /// What has been computed is the first of the total.
+    fn begin_total(&mut self);
+    /// What has been computed is taken in to the total.
+    fn take_in(&mut self);
+    /// Writes the rows.
+    fn finish(self);
+}
+
+/// The keys that a task visits, chunk by chunk.
+struct Visits<'a> {
+    sight: Sight,
+    /// Those that are left.
+    keys: Range<usize>,
+    chunk: usize,
+    chunks: Chunks<'a>,
+}
+
+impl<'a> Visits<'a> {
+    /// Takes the steps of a nest. A chunk is computed with trust, and once more without if that came to nothing.
+    #[inline(always)]
+    fn run(mut self, mut nest: impl Nest<'a>) {
+        let (mut computed, mut one) = (None, false);
+        match core::mem::replace(&mut self.chunks, Chunks::All) {
+            Chunks::One(_, part) if CHUNKS => {
+                nest.compute_in(part);
+                one = true;
+            }
+            Chunks::Computed(parts) if CHUNKS => computed = Some(parts),
+            _ => {}
         }
+        if computed.is_none() {
+            nest.load();
+        }
+        let mut empty = true;
+        while let Some(keys) = self.next() {
+            if let Some(computed) = &mut computed {
+                nest.compute_in(computed.part(div_rem(keys.start, self.chunk).0));
+            } else {
+                for trust in [Trust::Full, Trust::None] {
+                    if nest.compute(&keys, trust) {
+                        break;
+                    }
+                }
+            }
+            if empty {
+                nest.begin_total();
+            } else {
+                nest.take_in();
+            }
+            empty = false;
+        }
+        if empty {
+            nest.compute_nothing();
+            nest.begin_total();
+        }
+        if !one {
+            nest.finish();
+        }
+    }
+
+    /// The keys of the next chunk that some row sees.
+    #[inline(always)]
+    fn next(&mut self) -> Option<Range<usize>> {
+        if !CHUNKS {
+            let keys = core::mem::replace(&mut self.keys, 0..0);
+            return (!keys.is_empty()).then_some(keys);
+        }
+        while !self.keys.is_empty() {
+            let Range { start, end } = self.keys;
+            let (index, _) = div_rem(start, self.chunk);
+            let end = (index * self.chunk).saturating_add(self.chunk).min(end);
+            self.keys.start = end;
+            let keys = self.sight.seen_in(&(start..end));
+            if !keys.is_empty() {
+                return Some(keys);
+            }
+        }
+        None
     }
 }
 
 impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O> {
     #[inline(always)]
-    fn run<S: Isa>(mut self, s: S) {
+    fn run<S: Isa>(self, s: S) {
         match Kernel::of(self.place.count, self.shape.shared_rows(), S::LEVEL) {
-            Kernel::Few => few::run(s, &mut self),
+            Kernel::Few => few::run(s, self),
             Kernel::Many => {
                 let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
-                s.with_tile(vecs, ManyRows { s, task: &mut self, arithmetic: Single });
+                s.with_tile(vecs, OfTile { s, task: self, arithmetic: Single });
             }
         }
     }
@@ -129,21 +210,21 @@ impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O>
 /// A task of many rows, with products of bf16.
 impl<Q: Element, O: Element> PairsOp for Task<'_, Q, bf16, bf16, O> {
     #[inline(always)]
-    fn run<S: Pairs>(mut self, s: S) {
+    fn run<S: Pairs>(self, s: S) {
         let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
-        s.with_tile(vecs, ManyRows { s, task: &mut self, arithmetic: Paired });
+        s.with_tile(vecs, OfTile { s, task: self, arithmetic: Paired });
     }
 }
 
-struct ManyRows<'t, 'a, S, Q, K, V, O, A> {
+struct OfTile<'a, S, Q, K, V, O, A> {
     s: S,
-    task: &'t mut Task<'a, Q, K, V, O>,
+    task: Task<'a, Q, K, V, O>,
     #[expect(dead_code, reason = "only its type matters")]
     arithmetic: A,
 }
 
 impl<S: Isa, Q: Element, K: Element, V: Element, O: Element, A: Arithmetic<S, K, V>> TileOp
-    for ManyRows<'_, '_, S, Q, K, V, O, A>
+    for OfTile<'_, S, Q, K, V, O, A>
 {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
@@ -190,10 +271,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         batch.saturating_mul(kv_heads).saturating_mul(kv_len).saturating_mul(key)
     }
 
-    /// The rows and what they see, as far as it decides which keys are visited.
+    /// Where the rows stand, and what they see as far as it decides which keys are visited.
     fn sight(&self, sequence: Sequence) -> Sight {
-        let inspection = self.results.as_ref().and_then(|results| results.inspection.get());
-        let sequence = match inspection {
+        let sequence = match self.results.inspection.get() {
             // These stages are before visibility.
             Some((Stage::Raw | Stage::Softcapped, _)) => Sequence::unlimited(self.shape.kv_len),
             _ => sequence,
@@ -201,36 +281,43 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         Sight { sequence, positions: self.place.positions(0..self.place.count) }
     }
 
-    /// The keys that the task visits, cut into chunks.
-    fn visits(&self, sight: &Sight, level: Level) -> impl Iterator<Item = Range<usize>> + use<Q, K, V, O> {
+    /// The keys that the task visits.
+    fn visits(&mut self, sight: &Sight, level: Level) -> Visits<'a> {
         let chunk = tiling::chunk(self.shape, level);
-        let keys = match self.chunks {
-            Chunks::One(index, _) if tiling::CHUNKS => index * chunk..(index * chunk).saturating_add(chunk),
+        let chunks = core::mem::replace(&mut self.chunks, Chunks::All);
+        let keys = match chunks {
+            Chunks::One(index, _) if CHUNKS => index * chunk..(index * chunk).saturating_add(chunk),
             _ => 0..self.shape.kv_len,
         };
-        sight.blocks(&keys, chunk)
-    }
-
-    /// The number of the chunk that keys lie in.
-    fn chunk(&self, level: Level, keys: &Range<usize>) -> usize {
-        div_rem(keys.start, tiling::chunk(self.shape, level)).0
+        Visits { sight: sight.clone(), keys: sight.seen_in(&keys), chunk, chunks }
     }
 }
 
-/// Where rows stand, and what decides which keys are visited for them.
+/// See [`Task::sight`].
+#[derive(Clone)]
 struct Sight {
     sequence: Sequence,
     positions: Range<usize>,
 }
 
 impl Sight {
+    /// The keys of `keys` that some row sees, from the first to the last.
+    fn seen_in(&self, keys: &Range<usize>) -> Range<usize> {
+        self.sequence.seen_in(&self.positions, keys)
+    }
+
     /// The keys of `keys` that some row sees, cut at the multiples of `block`.
-    fn blocks(&self, keys: &Range<usize>, block: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        self.sequence.blocks(self.positions.clone(), keys, block)
+    fn blocks(&self, keys: &Range<usize>, block: usize) -> impl Iterator<Item = Range<usize>> {
+        self.sequence.blocks(&self.positions, keys, block)
     }
 }
 
 impl<O: Element> Results<'_, O> {
+    /// Those of a task that leaves them to others.
+    pub(crate) fn none() -> Self {
+        Self { out: RowsMut::none(), lse: Extra::NONE, inspection: Extra::NONE }
+    }
+
     /// What the visits leave out is hidden.
     pub(crate) fn prefill_inspection(&mut self, rows: usize) {
         if let Some((Stage::Biased | Stage::Softmax, scores)) = self.inspection.get_mut() {

@@ -149,12 +149,12 @@ impl Sequence {
 
     /// The keys of `keys` that any of the rows sees, cut at the multiples of `block` (so that where a block begins depends
     /// on no row): nothing is spent on blocks that no row sees any key of.
-    pub(crate) fn blocks(
-        self,
-        rows: Range<usize>,
+    pub(crate) fn blocks<'s>(
+        &'s self,
+        rows: &'s Range<usize>,
         keys: &Range<usize>,
         block: usize,
-    ) -> impl Iterator<Item = Range<usize>> + use<> {
+    ) -> impl Iterator<Item = Range<usize>> + use<'s> {
         // Never 0: so the compiler sees that no division panics, also where it compiles this on its own.
         let block = block.max(1);
         let seen = self.seen_in(&rows, keys);
@@ -276,7 +276,7 @@ mod tests {
         for rows in [0..1, 0..4, 1..3, 3..4] {
             for block in 1..8 {
                 let mut visited = [0; 7];
-                for keys in sequence.blocks(rows.clone(), &(0..7), block) {
+                for keys in sequence.blocks(&rows, &(0..7), block) {
                     assert!(!keys.is_empty() && keys.start / block == (keys.end - 1) / block);
                     keys.for_each(|key| visited[key] += 1);
                 }

@@ -4,7 +4,7 @@
 const operands = [
   'batch', 'q_heads', 'kv_heads', 'q_len', 'kv_len', 'head_dim', 'value_dim', 'q', 'k', 'v', 'out', 'lse', 'scores',
   'bias', 'mask', 'query_lengths', 'key_lengths', 'prefix_lengths', 'alibi_slopes', 'sinks', 'scale', 'softcap',
-  'scratch',
+  'scratch', 'partials',
 ];
 
 /** The variants of `gqa::Error` by their number, and their texts. */

@@ -43,6 +43,8 @@ pub struct Gqa<T> {
     cache: Cache<T>,
     /// For each thread.
     scratch: Vec<Vec<f32>>,
+    /// For threads that share keys.
+    partials: Vec<f32>,
 }
 
 /// Multiply-adds below which waking another thread costs more than it saves.
@@ -53,7 +55,7 @@ impl<T: Element> Gqa<T> {
     pub fn new(config: &Config, room: Room) -> Self {
         let scratch_len = sizes(config, CHUNK, room.slots).scratch_len();
         let scratch = vec![vec![0.0; scratch_len]; rayon::current_num_threads()];
-        Self { config: config.clone(), cache: Cache::new(config, room), scratch }
+        Self { config: config.clone(), cache: Cache::new(config, room), scratch, partials: Vec::new() }
     }
 }
 
@@ -65,7 +67,7 @@ impl<T: Element> Attend for Gqa<T> {
 
     fn attend(&mut self, layer: usize, position: usize, q: &[f32], out: &mut [f32]) -> Result<Duration> {
         let start = Instant::now();
-        let Self { config, cache, scratch } = self;
+        let Self { config, cache, scratch, partials } = self;
         let shape = shape(config, position, q, |last| cache.len(last));
         let Shape { q_heads, q_len, head_dim, .. } = shape;
         let (k, v) = cache.views(layer);
@@ -76,6 +78,10 @@ impl<T: Element> Attend for Gqa<T> {
             ViewMut::bshd(out, q_heads, q_len, head_dim),
         )?;
         let threads = if shape.multiply_adds() < WORTH_A_THREAD { 1 } else { scratch.len() };
+        if threads > 1 {
+            partials.resize(job.partials_len().max(partials.len()), 0.0);
+            job = job.split_kv(partials)?;
+        }
         let queue = job.items().queue();
         scratch[..threads].par_iter_mut().try_for_each(|scratch| {
             while let Some(mut item) = queue.pop() {

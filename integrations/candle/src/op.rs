@@ -107,7 +107,7 @@ impl Op {
         if let Some(bias) = &bias {
             attention = attention.bias(bias.numbers()?, bias.strides);
         }
-        pool::run(&mut attention.bind(q, k, v, to).map_err(Error::wrap)?).map_err(Error::wrap)?;
+        pool::run(attention.bind(q, k, v, to).map_err(Error::wrap)?).map_err(Error::wrap)?;
         Ok(Q::to_cpu_storage_owned(out))
     }
 

@@ -7,18 +7,24 @@ use gqa::{Element, Error, Items, Job};
 /// Multiply-adds below which waking another thread costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 18;
 
+/// Items for each thread with which none waits long for the last.
+const ENOUGH: usize = 8;
+
 thread_local! {
     /// Grows to what the greatest call of this thread needed.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Computes all of a job.
+/// Computes all of a job. Where there are few items, threads share keys.
 pub(crate) fn run<Q: Element, K: Element, V: Element, O: Element>(
-    job: &mut Job<'_, Q, K, V, O>,
+    mut job: Job<'_, Q, K, V, O>,
 ) -> Result<(), Error> {
-    let scratch_len = job.scratch_len();
-    if job.shape().multiply_adds() < WORTH_A_THREAD || rayon::current_num_threads() == 1 {
+    let (scratch_len, threads) = (job.scratch_len(), rayon::current_num_threads());
+    if job.shape().multiply_adds() < WORTH_A_THREAD || threads == 1 {
         with_scratch(scratch_len, |scratch| job.run(scratch))
+    } else if job.items().len() < ENOUGH * threads {
+        let mut partials = vec![0.0; job.partials_len()];
+        share(job.split_kv(&mut partials)?.items(), scratch_len)
     } else {
         share(job.items(), scratch_len)
     }

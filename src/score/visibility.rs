@@ -157,11 +157,10 @@ impl Sequence {
     ) -> impl Iterator<Item = Range<usize>> + use<'s> {
         // Never 0: so the compiler sees that no division panics, also where it compiles this on its own.
         let block = block.max(1);
-        let seen = self.seen_in(&rows, keys);
-        let starts = (seen.start / block * block..seen.end).step_by(block);
+        let Range { start: first, end } = *keys;
+        let starts = (first / block * block..end).step_by(block);
         starts.filter_map(move |start| {
-            let keys =
-                self.seen_in(&rows, &(start.max(seen.start)..start.saturating_add(block).min(seen.end)));
+            let keys = self.seen_in(rows, &(start.max(first)..start.saturating_add(block).min(end)));
             (!keys.is_empty()).then_some(keys)
         })
     }

@@ -12,7 +12,7 @@
 //! | simd128 | 2 × 4, 4 × 1 | 13 of 16 | engines compile 12 accumulators to spills |
 //! | scalar | 4 × 4, 4 × 1; 4 × 3 alone | 21 of 32 | Cortex-M4F; groups of 3 heads, and 1 and 2, waste less of 4 × 3 |
 
-use crate::isa::{LEVELS, Level, MAX_LANES};
+use crate::isa::{LEVELS, Level, MAX_LANES, THREADS};
 use crate::shape::Shape;
 
 /// The sizes of one level. Rows lie in lanes: a group of rows is `lanes · vecs` of them, or fewer vectors for a
@@ -217,11 +217,11 @@ impl Cuts {
 /// several items anyway.
 pub(crate) const fn chunk(shape: &Shape, level: Level) -> usize {
     let tile = Tile::of(level);
-    if SINGLE_TILE || shape.shared_rows() > tile.item_rows() { UNSPLIT } else { tile.chunk }
+    if !CHUNKS || shape.shared_rows() > tile.item_rows() { UNSPLIT } else { tile.chunk }
 }
 
-/// Whether some level has chunks.
-pub(crate) const CHUNKS: bool = !SINGLE_TILE && MAX_LANES > 1;
+/// Whether some level has chunks: not where size goes before speed, nor where there can't be threads.
+pub(crate) const CHUNKS: bool = !SINGLE_TILE && MAX_LANES > 1 && THREADS;
 
 /// What the chunks of a call come to, as they are kept until the last has been computed.
 #[derive(Clone, Copy, Debug)]
@@ -420,7 +420,7 @@ pub(crate) struct Many {
 
 /// How many sums a kernel keeps.
 const fn sums(level: Level) -> usize {
-    if SINGLE_TILE || Tile::of(level).chunk == UNSPLIT { 1 } else { 2 }
+    if !CHUNKS || Tile::of(level).chunk == UNSPLIT { 1 } else { 2 }
 }
 
 impl Many {

@@ -149,7 +149,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// Cuts the work into smaller [`items`](Self::items): several share the keys of one KV head, and the last of them to be run
     /// puts together what they came to (Flash-Decoding). For calls with fewer items than threads: few KV heads and a row or a
     /// few of each sequence. The bits stay the same. Where there would be one item for each KV head and sequence there is
-    /// one for each 768 keys; with many rows, for 768 keys or fewer, without vectors, in wasm without atomics, and with
+    /// one for each 768 keys; with many rows, for 768 keys or fewer, without vectors, in wasm, and with
     /// [`inspect`](Self::inspect), nothing changes.
     ///
     /// `partials` is overwritten, and must have [`partials_len`](Self::partials_len) elements, with whatever content.

@@ -12,7 +12,7 @@
 //! | simd128 | 2 × 4, 4 × 1 | 13 of 16 | engines compile 12 accumulators to spills |
 //! | scalar | 4 × 4, 4 × 1; 4 × 3 alone | 21 of 32 | Cortex-M4F; groups of 3 heads, and 1 and 2, waste less of 4 × 3 |
 
-use crate::isa::{LEVELS, Level, MAX_LANES, THREADS};
+use crate::isa::{LEVELS, Level, MAX_LANES};
 use crate::shape::Shape;
 
 /// The sizes of one level. Rows lie in lanes: a group of rows is `lanes · vecs` of them, or fewer vectors for a
@@ -220,8 +220,9 @@ pub(crate) const fn chunk(shape: &Shape, level: Level) -> usize {
     if !CHUNKS || shape.shared_rows() > tile.item_rows() { UNSPLIT } else { tile.chunk }
 }
 
-/// Whether some level has chunks: not where size goes before speed, nor where there can't be threads.
-pub(crate) const CHUNKS: bool = !SINGLE_TILE && MAX_LANES > 1 && THREADS;
+/// Whether some level has chunks: not where size goes before speed. In wasm, where threads are rare, they would take a tenth of
+/// the size, and with the bits of a level depend on whether a module has threads if only those had them.
+pub(crate) const CHUNKS: bool = !SINGLE_TILE && MAX_LANES > 1 && !cfg!(target_family = "wasm");
 
 /// What the chunks of a call come to, as they are kept until the last has been computed.
 #[derive(Clone, Copy, Debug)]

@@ -225,8 +225,7 @@ impl Check for SplitKv {
         let what = format!("split at {level} {shape:?}");
         let mut places = 0;
         case.bits::<O>(|job| places = job.items().len());
-        let without_threads = cfg!(all(target_family = "wasm", not(target_feature = "atomics")));
-        let unsplit = level == Level::SCALAR || without_threads || shape.shared_rows() > 30;
+        let unsplit = level == Level::SCALAR || cfg!(target_family = "wasm") || shape.shared_rows() > 30;
         let chunks = if unsplit { 1 } else { shape.kv_len.div_ceil(768) };
 
         let found = case.bits_of::<O>(|job| {

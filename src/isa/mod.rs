@@ -36,9 +36,6 @@ pub(crate) const MAX_LANES: usize = {
     lanes
 };
 
-/// Whether several threads can share memory.
-pub(crate) const THREADS: bool = !cfg!(all(target_family = "wasm", not(target_feature = "atomics")));
-
 /// Work that is generic over the register tile of an instruction set; see [`Isa::with_tile`].
 pub trait TileOp {
     /// Runs with `KEYS` × `VECS` accumulators.

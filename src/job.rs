@@ -147,10 +147,12 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     }
 
     /// Cuts the work into smaller [`items`](Self::items): several share the keys of one KV head, and the last of them to be run
-    /// puts together what they came to (Flash-Decoding). For calls with fewer items than threads: few KV heads and a row or a
-    /// few of each sequence. The bits stay the same. Where there would be one item for each KV head and sequence there is
-    /// one for each 768 keys; with many rows, for 768 keys or fewer, without vectors, in wasm, and with
-    /// [`inspect`](Self::inspect), nothing changes.
+    /// puts together what they came to (Flash-Decoding). For calls with fewer items than threads: few KV heads, and a row or a
+    /// few of each sequence. The bits stay the same.
+    ///
+    /// Each item becomes one for each 768 keys of `kv_len`, where the rows that share a KV head, `q_len` · `q_heads` / `kv_heads`, are
+    /// at most 96 (AVX-512) or 32 (AVX2, NEON). Else nothing changes, nor without vectors, in wasm, with the feature `single-tile`,
+    /// and with [`inspect`](Self::inspect). The items must come from one call of [`items`](Self::items), which starts anew.
     ///
     /// `partials` is overwritten, and must have [`partials_len`](Self::partials_len) elements, with whatever content.
     ///
@@ -198,8 +200,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     ///
     /// # Safety
     /// For `'a`, `partials` points to allocated, aligned and initialised elements, which nobody else reads or writes but these
-    /// jobs, all of the same level, shape and types. Before the first of their items is run, and whenever all have been, they are made
-    /// ready by [`items`](Self::items) of a job that has them by [`split_kv`](Self::split_kv). Each item is run by one of the jobs.
+    /// jobs: all of the same [`Attention`](crate::Attention), types and outputs, so that they have the same items. Before these are run,
+    /// [`items`](Self::items) of such a job that has the memory by [`split_kv`](Self::split_kv) has been called, and that job has
+    /// been dropped. Each item is run once, by one of the jobs; when all have been, they may be again.
     #[cfg(target_has_atomic = "ptr")]
     pub unsafe fn split_kv_raw(mut self, partials: *mut [f32]) -> Result<Self, Error> {
         self.check(Operand::Partials, self.partials_len(), partials.len())?;
@@ -208,11 +211,11 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         Ok(self)
     }
 
-    /// The memory that [`split_kv`](Self::split_kv) needs, in f32 elements; 0 where it has nothing to split.
-    /// [`Shape::partials_len`] of the greatest sizes is enough for all calls of a model.
+    /// The memory that [`split_kv`](Self::split_kv) needs, in f32 elements; 0 where it has nothing to split. As with the scratch,
+    /// [`Shape::partials_len`] of the longest prompt chunk and cache is enough for all calls of a model.
     #[must_use]
     pub fn partials_len(&self) -> usize {
-        self.shape.partials_len_at(self.level)
+        Split::of(&self.shape, self.level).total(self.level)
     }
 
     fn check_scratch(&self, scratch: &[f32]) -> Result<(), Error> {
@@ -235,8 +238,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         Ok(())
     }
 
-    /// The work items, each once: together they are the whole call. They write disjoint rows, so they may run in any
-    /// order and on any threads; the bits do not depend on it. About equal in work but for causal limits.
+    /// The work items, each once: together they are the whole call. They write disjoint rows, or share rows by
+    /// [`split_kv`](Self::split_kv), so they may run in any order and on any threads; the bits do not depend on it. About equal in
+    /// work but for what limits and lengths hide.
     ///
     /// ```
     /// use gqa::{Attention, Shape, View, ViewMut};
@@ -390,8 +394,8 @@ struct Part {
 }
 
 impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Item<'j, 'a, Q, K, V, O> {
-    /// Computes and writes the item's rows; of an item that has been split, if the others of its rows have been run. `scratch`
-    /// is overwritten; threads need one each.
+    /// Computes and writes the item's rows; where items share them, the last of these to be run does, and an item that
+    /// is run once more does nothing. `scratch` is overwritten; threads need one each.
     ///
     /// # Errors
     /// [`Error::TooShort`] if `scratch` is shorter than [`Job::scratch_len`]; nothing is written then.

@@ -45,11 +45,11 @@ impl<'a> Partials<'a> {
         if needed == 0 || data.len() < needed {
             return None;
         }
-        let bytes = level.lanes() * size_of::<f32>();
+        let align = Split::align(level);
         let start = data.cast::<f32>();
-        let skip = start.align_offset(bytes.max(align_of::<usize>()));
+        let skip = start.align_offset(align * size_of::<f32>());
         // Where an interpreter can't tell, nothing is split.
-        if skip >= level.lanes().max(align_of::<usize>() / align_of::<f32>()) {
+        if skip >= align {
             return None;
         }
         let counters = start.wrapping_add(skip);
@@ -101,7 +101,7 @@ impl<'a> Partials<'a> {
     }
 }
 
-/// Counts one up, and whether that makes `all`. What the threads that counted before have written is seen by the
+/// Counts one up, and whether that makes `all`: back to 0 then. What the threads that counted before have written is seen by the
 /// one that makes it all.
 ///
 /// # Safety
@@ -110,7 +110,12 @@ impl<'a> Partials<'a> {
 unsafe fn count_to(counter: *mut usize, all: usize) -> bool {
     // SAFETY: aligned by the invariant, and the caller's promise.
     let counter = unsafe { AtomicUsize::from_ptr(counter) };
-    counter.fetch_add(1, Ordering::AcqRel).wrapping_add(1) == all
+    let last = counter.fetch_add(1, Ordering::AcqRel).wrapping_add(1) == all;
+    if last {
+        // Nobody else counts any more.
+        counter.store(0, Ordering::Relaxed);
+    }
+    last
 }
 
 /// Nothing is split where threads can't count.

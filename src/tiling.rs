@@ -111,8 +111,8 @@ impl Tile {
                 block: if SINGLE_TILE { 32 } else { 16 },
                 few_rows: 3,
                 few_block: 16,
-                // Such cores are often alone, and short of memory.
-                chunk: UNSPLIT,
+                // Such cores are often alone, and short of memory. An interpreter has no other level.
+                chunk: if cfg!(miri) { 32 } else { UNSPLIT },
             },
         }
     }
@@ -213,16 +213,27 @@ impl Cuts {
 }
 
 /// The sums of some rows begin anew at the multiples of so many keys, and what they come to is taken in, chunk by chunk in order:
-/// then several threads can share the keys, and the bits don't depend on it. All keys are one chunk where a KV head has rows for
-/// several items anyway.
-pub(crate) const fn chunk(shape: &Shape, level: Level) -> usize {
+/// then several threads can share the keys, and the bits don't depend on it. All keys are one chunk where a KV head has more rows
+/// than an item of the greatest tile.
+pub(crate) const fn chunk(rows: usize, level: Level) -> usize {
     let tile = Tile::of(level);
-    if !CHUNKS || shape.shared_rows() > tile.item_rows() { UNSPLIT } else { tile.chunk }
+    if !CHUNKS || rows > tile.item_rows() { UNSPLIT } else { tile.chunk }
 }
 
 /// Whether some level has chunks: not where size goes before speed. In wasm, where threads are rare, they would take a tenth of
 /// the size, and with the bits of a level depend on whether a module has threads if only those had them.
 pub(crate) const CHUNKS: bool = !SINGLE_TILE && MAX_LANES > 1 && !cfg!(target_family = "wasm");
+
+// A chunk is whole blocks, and these whole vectors: else the few-rows kernel would meet keys of the chunk before.
+const _: () = {
+    let mut i = 0;
+    while i < LEVELS.len() {
+        let Tile { chunk, block, few_block, lanes, .. } = Tile::of(LEVELS[i]);
+        assert!(chunk == UNSPLIT || (chunk.is_multiple_of(block) && chunk.is_multiple_of(few_block)));
+        assert!(few_block.is_multiple_of(lanes));
+        i += 1;
+    }
+};
 
 /// What the chunks of a call come to, as they are kept until the last has been computed.
 #[derive(Clone, Copy, Debug)]
@@ -237,14 +248,18 @@ pub(crate) struct Split {
 
 impl Split {
     pub(crate) const fn of(shape: &Shape, level: Level) -> Self {
-        let rows = shape.shared_rows();
+        Self::of_rows(shape, shape.shared_rows(), level)
+    }
+
+    /// As if each KV head had so many rows.
+    const fn of_rows(shape: &Shape, rows: usize, level: Level) -> Self {
         let places = {
             let (one, other) = (Cuts::of(rows, level, false).count(), Cuts::of(rows, level, true).count());
             if one > other { one } else { other }
         };
         let tile = Tile::of(level);
         let few = few(shape, level, if rows < tile.few_rows { rows } else { tile.few_rows });
-        let many = many(shape, level, KvStorage::F32, tile.vecs);
+        let many = many_of(shape, rows, level, KvStorage::F32, tile.vecs);
         let (few, many) = (few.sums_len(), many.sums_len().saturating_mul(many.groups));
         let len = match Kernel::of(rows, rows, level) {
             Kernel::Many if many > few => many,
@@ -252,7 +267,7 @@ impl Split {
         };
         Self {
             places: places.saturating_mul(shape.kv_heads).saturating_mul(shape.batch),
-            chunks: shape.kv_len.div_ceil(chunk(shape, level)),
+            chunks: shape.kv_len.div_ceil(chunk(rows, level)),
             len,
         }
     }
@@ -262,14 +277,20 @@ impl Split {
         padded(self.places.saturating_mul(size_of::<usize>() / size_of::<f32>()), level.lanes())
     }
 
+    /// Elements at whose multiples everything begins.
+    pub(crate) const fn align(level: Level) -> usize {
+        let counter = align_of::<usize>() / align_of::<f32>();
+        if counter > level.lanes() { counter } else { level.lanes() }
+    }
+
     /// Elements of everything; 0 where nothing is split.
     pub(crate) const fn total(&self, level: Level) -> usize {
         if self.chunks <= 1 || self.places == 0 {
             return 0;
         }
         let states = self.len.saturating_mul(self.chunks).saturating_mul(self.places);
-        // To begin at a vector's boundary.
-        states.saturating_add(self.counters(level)).saturating_add(level.lanes() - 1)
+        // To begin at the boundary of a vector and of a counter.
+        states.saturating_add(self.counters(level)).saturating_add(Self::align(level) - 1)
     }
 }
 
@@ -355,8 +376,8 @@ impl Shape {
         needed.saturating_add(level.lanes() - 1)
     }
 
-    /// The memory that [`Job::split_kv`](crate::Job::split_kv) needs for any call of this shape on this target, in f32
-    /// elements: at every level, for every storage type. It grows with every size. Saturates.
+    /// The memory that [`Job::split_kv`](crate::Job::split_kv) needs at most for any call of this shape on this target, and for
+    /// those with fewer rows, fewer keys or a smaller batch, in f32 elements: at every level, for every storage type. Saturates.
     ///
     /// ```
     /// const DECODE: gqa::Shape =
@@ -381,7 +402,14 @@ impl Shape {
     /// As [`partials_len`](Self::partials_len), for one level.
     #[must_use]
     pub const fn partials_len_at(&self, level: Level) -> usize {
-        Split::of(self, level).total(level)
+        let (all, most) = (self.shared_rows(), Tile::of(level).item_rows());
+        let (mut len, mut rows) = (0, 1);
+        while rows <= all && rows <= most {
+            let needed = Split::of_rows(self, rows, level).total(level);
+            len = if needed > len { needed } else { len };
+            rows += 1;
+        }
+        len
     }
 }
 
@@ -444,9 +472,14 @@ impl Many {
 
 /// With groups of `vecs` vectors, which is the tile's number or 1.
 pub(crate) const fn many(shape: &Shape, level: Level, storage: KvStorage, vecs: usize) -> Many {
+    many_of(shape, shape.shared_rows(), level, storage, vecs)
+}
+
+/// As if each KV head had so many rows.
+const fn many_of(shape: &Shape, all: usize, level: Level, storage: KvStorage, vecs: usize) -> Many {
     let tile = Tile::of(level);
     let rows = tile.lanes * vecs;
-    let needed = shape.shared_rows().div_ceil(rows);
+    let needed = all.div_ceil(rows);
     let dim = if shape.head_dim > shape.value_dim { shape.head_dim } else { shape.value_dim };
     Many {
         groups: if needed < tile.groups { needed } else { tile.groups },

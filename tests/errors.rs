@@ -236,7 +236,8 @@ fn short_partials() {
         Shape { batch: 1, q_heads: 2, kv_heads: 1, q_len: 1, kv_len: 1000, head_dim: 1, value_dim: 1 };
     let (q, k, v) = ([0.0f32; 2], [0.0f32; 1000], [0.0f32; 1000]);
     // Without vectors nothing is split, nor in wasm.
-    let splits = |level: &Level| !cfg!(target_family = "wasm") && *level != Level::SCALAR;
+    let never = cfg!(any(target_family = "wasm", feature = "single-tile"));
+    let splits = |level: &Level| !never && *level != Level::SCALAR;
     for level in Level::available().filter(splits) {
         let mut out = [7.0f32; 2];
         let job = Attention::new(shape).unwrap().level(level).bind(

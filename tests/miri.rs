@@ -135,12 +135,13 @@ struct Lines([f32; 8192]);
 #[test]
 fn shared_keys() {
     let mut rng = Rng(5);
-    for q_len in [1, 7] {
-        let shape =
-            Shape { batch: 1, q_heads: 4, kv_heads: 2, q_len, kv_len: 769, head_dim: 2, value_dim: 3 };
+    for q_len in [1, 2] {
+        // Two chunks and a key; an interpreter has the scalar level, with short ones.
+        let kv_len = if cfg!(miri) { 65 } else { 1537 };
+        let shape = Shape { batch: 1, q_heads: 4, kv_heads: 2, q_len, kv_len, head_dim: 2, value_dim: 3 };
         let operands = Operands::<f32, f32, f32>::random(&shape, &mut rng);
         let modifiers = Modifiers { sinks: Some(vec![0.5; 4]), ..Modifiers::causal() };
-        for level in levels().filter(|&level| level != Level::SCALAR) {
+        for level in levels().filter(|&level| cfg!(miri) || level != Level::SCALAR) {
             let call = operands.call(&shape, &modifiers, level);
             let want = call.run::<f32>();
             let mut got = support::Answer::<f32>::nothing(&shape, Layout::Bshd);
@@ -148,7 +149,7 @@ fn shared_keys() {
             let job = attention.bind(call.q, call.k, call.v, got.out.view_mut()).unwrap();
             let mut partials = Box::new(Lines([f32::NAN; 8192]));
             let mut job = job.lse(got.lse.view_mut()).unwrap().split_kv(&mut partials.0).unwrap();
-            assert_eq!(job.items().len() % 4, 0, "each head's keys are two items");
+            assert_eq!(job.items().len(), 2 * 3, "each head's keys are three items");
             let scratch_len = job.scratch_len();
             let queue = job.items().queue();
             std::thread::scope(|threads| {

@@ -252,7 +252,7 @@ pub struct gqa_call {
     /// Cuts the call into more items, of which several share the keys of a key/value head, and the last of these that is
     /// run puts together what they came to: for more threads than there are items, with few rows and many keys. The bits
     /// stay the same. At least as many floats as `gqa_partials_len` says, which hold some numbers. The items of a call share
-    /// them; `gqa_item_count` makes them ready, and must be called before the items are run, each time.
+    /// them; `gqa_item_count` makes them ready, and must be called once before the items are run.
     pub partials: gqa_floats,
 }
 

@@ -76,8 +76,9 @@ pub unsafe extern "C" fn gqa_scratch_len(
     unsafe { report(error, gqa_call::read(call).and_then(|call| write(len, call.scratch_len()?))) }
 }
 
-/// Writes to `len` the memory that `partials` of `call` needs, in floats (of 4 bytes); 0 where nothing can be shared: with
-/// many rows, few keys, or without vectors. Only the sizes and the level of the call are looked at, and it grows with each size.
+/// Writes to `len` the memory that `partials` of `call` needs at most, also with fewer rows, fewer keys or a smaller batch, in
+/// floats (of 4 bytes); 0 where nothing can be shared: with few keys, or without vectors. Only the sizes and the level of the call are
+/// looked at.
 ///
 /// Errors: as `gqa_scratch_len`; `len` is not written then. `error` gets the details, and may be NULL.
 ///
@@ -93,7 +94,7 @@ pub unsafe extern "C" fn gqa_partials_len(
 }
 
 /// Checks everything about `call` but the scratch, and writes to `count` the number of work items that it is cut into.
-/// With `partials` makes these ready for the items to be run once.
+/// With `partials` makes these ready for the items to be run, so no other thread may use them meanwhile.
 ///
 /// Items write disjoint rows of the outputs, or share `partials`, and may be run in any order, on any threads, in ranges of any length; the
 /// bits of the results do not depend on it. Each costs about the same but for causal limits.
@@ -147,7 +148,8 @@ pub unsafe extern "C" fn gqa_run(
 /// counts.
 ///
 /// Several threads may do so at the same time with the same call, or with equal ones, if their ranges are disjoint
-/// and each has a scratch of its own; `partials`, if there are any, are the same. With `partials` each item is run once after `gqa_item_count`. Once every item has been run, the outputs are complete, and the same as those of
+/// and each has a scratch of its own; `partials`, if there are any, are the same. With `partials` each item is run once after one `gqa_item_count`;
+/// when all have been run, they may be again for the same sizes. Once every item has been run, the outputs are complete, and the same as those of
 /// `gqa_run`. Nobody may write the inputs meanwhile, nor read or write the outputs.
 ///
 /// Errors: every one; GQA_ERROR_ITEMS if the range ends beyond the last item. No output is written then. `error` gets

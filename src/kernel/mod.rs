@@ -10,7 +10,7 @@
 //! out = O / l;  lse = m + ln l
 //! ```
 //!
-//! Where a KV head has few rows, the nest runs for a chunk of keys at a time, from nothing, and `m`, `l` and `O` of the chunks are
+//! Where all rows of a KV head fit an item, the nest runs for a chunk of keys at a time, from nothing, and `m`, `l` and `O` of the chunks are
 //! merged in their order (as in Flash-Decoding): by one task, or by the last of several that share them ([`Chunks`]).
 //!
 //! Blocks begin at multiples of their size, and what a row adds for a hidden key is exactly nothing, so a row's bits
@@ -182,9 +182,10 @@ impl<'a> Visits<'a> {
         }
         while !self.keys.is_empty() {
             let Range { start, end } = self.keys;
+            let start = self.sight.sequence.next_seen(&self.sight.positions, start);
             let (index, _) = div_rem(start, self.chunk);
             let end = (index * self.chunk).saturating_add(self.chunk).min(end);
-            self.keys.start = end;
+            self.keys.start = end.max(start);
             let keys = self.sight.seen_in(&(start..end));
             if !keys.is_empty() {
                 return Some(keys);
@@ -283,7 +284,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
 
     /// The keys that the task visits.
     fn visits(&mut self, sight: &Sight, level: Level) -> Visits<'a> {
-        let chunk = tiling::chunk(self.shape, level);
+        let chunk = tiling::chunk(self.shape.shared_rows(), level);
         let chunks = core::mem::replace(&mut self.chunks, Chunks::All);
         let keys = match chunks {
             Chunks::One(index, _) if CHUNKS => index * chunk..(index * chunk).saturating_add(chunk),

@@ -158,11 +158,23 @@ impl Sequence {
         // Never 0: so the compiler sees that no division panics, also where it compiles this on its own.
         let block = block.max(1);
         let Range { start: first, end } = *keys;
-        let starts = (first / block * block..end).step_by(block);
+        let begin = first / block * block;
+        // Between the prefix and what else is seen there may be many blocks.
+        let prefix = if LIMITS { self.prefix.clamp(begin, end.max(begin)) } else { begin };
+        let rest = self.next_seen(rows, prefix) / block * block;
+        let starts = (begin..prefix)
+            .step_by(block)
+            .chain((rest.max(prefix.next_multiple_of(block))..end).step_by(block));
         starts.filter_map(move |start| {
             let keys = self.seen_in(rows, &(start.max(first)..start.saturating_add(block).min(end)));
             (!keys.is_empty()).then_some(keys)
         })
+    }
+
+    /// The first key from `key` on that any of the rows may see.
+    #[inline]
+    pub(crate) fn next_seen(&self, rows: &Range<usize>, key: usize) -> usize {
+        if key < self.prefix(rows.start) { key } else { key.max(self.seen_by_any(rows).start) }
     }
 
     /// Whether some row, not necessarily one that there is, may not see all `keys`.

@@ -223,7 +223,7 @@ typedef struct gqa_call {
   // Cuts the call into more items, of which several share the keys of a key/value head, and the last of these that is
   // run puts together what they came to: for more threads than there are items, with few rows and many keys. The bits
   // stay the same. At least as many floats as `gqa_partials_len` says, which hold some numbers. The items of a call share
-  // them; `gqa_item_count` makes them ready, and must be called before the items are run, each time.
+  // them; `gqa_item_count` makes them ready, and must be called once before the items are run.
   struct gqa_floats partials;
 } gqa_call;
 
@@ -391,8 +391,9 @@ gqa_status gqa_scratch_len(const struct gqa_call *call,
                            size_t *len,
                            struct gqa_error *error);
 
-// Writes to `len` the memory that `partials` of `call` needs, in floats (of 4 bytes); 0 where nothing can be shared: with
-// many rows, few keys, or without vectors. Only the sizes and the level of the call are looked at, and it grows with each size.
+// Writes to `len` the memory that `partials` of `call` needs at most, also with fewer rows, fewer keys or a smaller
+// batch, in floats (of 4 bytes); 0 where nothing can be shared: with few keys, or without vectors. Only the sizes and
+// the level of the call are looked at.
 //
 // Errors: as `gqa_scratch_len`; `len` is not written then. `error` gets the details, and may be NULL.
 //
@@ -402,7 +403,7 @@ gqa_status gqa_partials_len(const struct gqa_call *call,
                             struct gqa_error *error);
 
 // Checks everything about `call` but the scratch, and writes to `count` the number of work items that it is cut into.
-// With `partials` makes these ready for the items to be run once.
+// With `partials` makes these ready for the items to be run, so no other thread may use them meanwhile.
 //
 // Items write disjoint rows of the outputs, or share `partials`, and may be run in any order, on any threads, in ranges of any length; the
 // bits of the results do not depend on it. Each costs about the same but for causal limits.
@@ -431,8 +432,10 @@ gqa_status gqa_run(const struct gqa_call *call,
 // counts.
 //
 // Several threads may do so at the same time with the same call, or with equal ones, if their ranges are disjoint
-// and each has a scratch of its own; `partials`, if there are any, are the same. With `partials` each item is run once after `gqa_item_count`. Once every item has been run, the outputs are complete, and the same as those of
-// `gqa_run`. Nobody may write the inputs meanwhile, nor read or write the outputs.
+// and each has a scratch of its own; `partials`, if there are any, are the same. With `partials` each item is run
+// once after one `gqa_item_count`; when all have been run, they may be again for the same sizes. Once every item has
+// been run, the outputs are complete, and the same as those of `gqa_run`. Nobody may write the inputs meanwhile, nor
+// read or write the outputs.
 //
 // Errors: every one; GQA_ERROR_ITEMS if the range ends beyond the last item. No output is written then. `error` gets
 // the details, and may be NULL; threads need one each.

@@ -76,9 +76,9 @@ pub unsafe extern "C" fn gqa_scratch_len(
     unsafe { report(error, gqa_call::read(call).and_then(|call| write(len, call.scratch_len()?))) }
 }
 
-/// Writes to `len` the memory that `partials` of `call` needs at most, also with fewer rows, fewer keys or a smaller batch, in
-/// floats (of 4 bytes); 0 where nothing can be shared: with few keys, or without vectors. Only the sizes and the level of the call are
-/// looked at.
+/// Writes to `len` the memory that `partials` of `call` needs at most, also with fewer rows, fewer keys or a smaller
+/// batch, in floats (of 4 bytes); 0 where nothing can be shared: with few keys, or without vectors. Only the sizes and
+/// the level of the call are looked at.
 ///
 /// Errors: as `gqa_scratch_len`; `len` is not written then. `error` gets the details, and may be NULL.
 ///
@@ -148,9 +148,10 @@ pub unsafe extern "C" fn gqa_run(
 /// counts.
 ///
 /// Several threads may do so at the same time with the same call, or with equal ones, if their ranges are disjoint
-/// and each has a scratch of its own; `partials`, if there are any, are the same. With `partials` each item is run once after one `gqa_item_count`;
-/// when all have been run, they may be again for the same sizes. Once every item has been run, the outputs are complete, and the same as those of
-/// `gqa_run`. Nobody may write the inputs meanwhile, nor read or write the outputs.
+/// and each has a scratch of its own; `partials`, if there are any, are the same. With `partials` each item is run
+/// once after one `gqa_item_count`; when all have been run, they may be again for the same sizes. Once every item has
+/// been run, the outputs are complete, and the same as those of `gqa_run`. Nobody may write the inputs meanwhile, nor
+/// read or write the outputs.
 ///
 /// Errors: every one; GQA_ERROR_ITEMS if the range ends beyond the last item. No output is written then. `error` gets
 /// the details, and may be NULL; threads need one each.

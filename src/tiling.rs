@@ -195,7 +195,7 @@ impl Cuts {
 
     /// The number of items.
     pub(crate) const fn count(&self) -> usize {
-        self.wide.div_ceil(self.item_rows) + (self.narrow > 0) as usize + (self.few > 0) as usize
+        div_up(self.wide, self.item_rows) + (self.narrow > 0) as usize + (self.few > 0) as usize
     }
 
     /// The first row of an item, and the number of its rows.
@@ -267,7 +267,7 @@ impl Split {
         };
         Self {
             places: places.saturating_mul(shape.kv_heads).saturating_mul(shape.batch),
-            chunks: shape.kv_len.div_ceil(chunk(rows, level)),
+            chunks: div_up(shape.kv_len, chunk(rows, level)),
             len,
         }
     }
@@ -285,7 +285,7 @@ impl Split {
 
     /// Elements of everything; 0 where nothing is split.
     pub(crate) const fn total(&self, level: Level) -> usize {
-        if self.chunks <= 1 || self.places == 0 {
+        if !CHUNKS || self.chunks <= 1 || self.places == 0 {
             return 0;
         }
         let states = self.len.saturating_mul(self.chunks).saturating_mul(self.places);
@@ -301,6 +301,12 @@ pub(crate) const fn div_rem(n: usize, by: usize) -> (usize, usize) {
         None => 0,
     };
     (quotient, n - quotient * by)
+}
+
+/// As [`div_rem`], rounded up.
+const fn div_up(n: usize, by: usize) -> usize {
+    let (quotient, rest) = div_rem(n, by);
+    quotient + (rest > 0) as usize
 }
 
 /// Which of the two kernels computes the rows that share a KV head.
@@ -404,7 +410,7 @@ impl Shape {
     pub const fn partials_len_at(&self, level: Level) -> usize {
         let (all, most) = (self.shared_rows(), Tile::of(level).item_rows());
         let (mut len, mut rows) = (0, 1);
-        while rows <= all && rows <= most {
+        while CHUNKS && rows <= all && rows <= most {
             let needed = Split::of_rows(self, rows, level).total(level);
             len = if needed > len { needed } else { len };
             rows += 1;
@@ -479,7 +485,7 @@ pub(crate) const fn many(shape: &Shape, level: Level, storage: KvStorage, vecs: 
 const fn many_of(shape: &Shape, all: usize, level: Level, storage: KvStorage, vecs: usize) -> Many {
     let tile = Tile::of(level);
     let rows = tile.lanes * vecs;
-    let needed = all.div_ceil(rows);
+    let needed = div_up(all, rows);
     let dim = if shape.head_dim > shape.value_dim { shape.head_dim } else { shape.value_dim };
     Many {
         groups: if needed < tile.groups { needed } else { tile.groups },

@@ -56,7 +56,6 @@ mod job;
 mod kernel;
 mod math;
 mod panel;
-mod partials;
 mod score;
 mod shape;
 mod tiling;

@@ -254,23 +254,10 @@ impl Check for SplitKv {
         let found = case.bits_of::<O>(|job| {
             let mut partials = vec![f32::NAN; job.partials_len()];
             let mut job = job.split_kv(&mut partials).unwrap();
-            let len = job.scratch_len();
             #[cfg(not(target_family = "wasm"))]
-            {
-                let queue = job.items().queue();
-                std::thread::scope(|scope| {
-                    for _ in 0..3 {
-                        scope.spawn(|| {
-                            let mut scratch = vec![f32::NAN; len];
-                            while let Some(mut item) = queue.pop() {
-                                item.run(&mut scratch).unwrap();
-                            }
-                        });
-                    }
-                });
-            }
+            support::run_on_threads(&mut job, 3);
             #[cfg(target_family = "wasm")]
-            job.run(&mut vec![f32::NAN; len]).unwrap();
+            job.run(&mut vec![f32::NAN; job.scratch_len()]).unwrap();
         });
         assert_eq!(&found, bits, "{what} on threads");
     }

@@ -110,17 +110,7 @@ fn shuffled_items_on_two_threads() {
             let mut got = support::Answer::<f32>::nothing(&shape, Layout::Bshd);
             let job = attention.bind(call.q, call.k, call.v, got.out.view_mut()).unwrap();
             let mut job = job.lse(got.lse.view_mut()).unwrap();
-            let queue = job.items().queue();
-            std::thread::scope(|threads| {
-                for _ in 0..2 {
-                    threads.spawn(|| {
-                        let mut scratch = vec![f32::NAN; scratch_len];
-                        while let Some(mut item) = queue.pop() {
-                            item.run(&mut scratch).unwrap();
-                        }
-                    });
-                }
-            });
+            support::run_on_threads(&mut job, 2);
             assert_eq!(got.bits(), want.bits(), "{level} {shape:?}");
         }
     }
@@ -150,18 +140,7 @@ fn shared_keys() {
             let mut partials = Box::new(Lines([f32::NAN; 8192]));
             let mut job = job.lse(got.lse.view_mut()).unwrap().split_kv(&mut partials.0).unwrap();
             assert_eq!(job.items().len(), 2 * 3, "each head's keys are three items");
-            let scratch_len = job.scratch_len();
-            let queue = job.items().queue();
-            std::thread::scope(|threads| {
-                for _ in 0..2 {
-                    threads.spawn(|| {
-                        let mut scratch = vec![f32::NAN; scratch_len];
-                        while let Some(mut item) = queue.pop() {
-                            item.run(&mut scratch).unwrap();
-                        }
-                    });
-                }
-            });
+            support::run_on_threads(&mut job, 2);
             let [got, want] = [got, want].map(|answer| [answer.out.numbers(), answer.lse.numbers()]);
             assert_eq!(got, want, "{level} {shape:?}");
         }

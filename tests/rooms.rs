@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room imports only from rooms above it (and from itself).
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 13] = [
     "error",
     "extra",
     "shape",
@@ -17,14 +17,13 @@ const ROOMS: [&str; 14] = [
     "math",
     "score",
     "tiling",
-    "partials",
     "kernel",
     "job",
     "attention",
 ];
 
 /// The rooms that may hold `unsafe`.
-const UNSAFE: [&str; 4] = ["panel", "isa", "partials", "job"];
+const UNSAFE: [&str; 3] = ["panel", "isa", "job"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

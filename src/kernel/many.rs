@@ -10,7 +10,7 @@
 //! | weights | `[group][block][VECS]` vectors | 18 KiB a group |
 //! | output | `[group][value_dim][VECS]` vectors | 24 KiB a group |
 //! | wide | `[block][dim]`, for narrow storage only | 48 KiB |
-//! | output of the chunks before, where keys are in chunks | as output | 24 KiB a group |
+//! | output of the chunks before, at levels that have chunks | as output | 24 KiB a group |
 //!
 //! How these are multiplied, and laid out for it, is an [`Arithmetic`].
 //!
@@ -49,7 +49,7 @@ pub(super) struct Group<'a> {
     pub(super) keys: Range<usize>,
 }
 
-/// None where all keys are one chunk.
+/// None where no level has chunks.
 const TOTALS: usize = CHUNKS as usize;
 
 /// What some keys come to for a group.

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use gqa::{Attention, Bf16Dot, Level, Shape, Stage, View};
+use gqa::{Attention, Bf16Dot, Job, Level, Shape, Stage, View};
 
 use super::bound::bound;
 use super::buffer::{Buffer, Layout};
@@ -190,4 +190,24 @@ fn compare<T: Number>(name: &str, got: &[T], exact: &[f64], bound: &[f64], what:
         worst = worst.max((error - rounding) / bound);
     }
     worst
+}
+
+/// Runs a job on threads that draw its items from a queue.
+#[cfg(not(target_family = "wasm"))]
+pub fn run_on_threads<Q: Number, K: Number, V: Number, O: Number>(
+    job: &mut Job<'_, Q, K, V, O>,
+    threads: usize,
+) {
+    let scratch_len = job.scratch_len();
+    let queue = job.items().queue();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut scratch = vec![f32::NAN; scratch_len];
+                while let Some(mut item) = queue.pop() {
+                    item.run(&mut scratch).unwrap();
+                }
+            });
+        }
+    });
 }

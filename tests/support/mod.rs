@@ -13,6 +13,8 @@ pub mod rng;
 
 pub use bound::U;
 pub use buffer::{Buffer, LAYOUTS, Layout};
+#[cfg(not(target_family = "wasm"))]
+pub use call::run_on_threads;
 pub use call::{Answer, Call, Expected, Operands, random_operands};
 pub use grid::{Case, cell, grid};
 pub use modifiers::{Bias, Dense, Modifiers, mask_strides};

@@ -1,10 +1,14 @@
 //! A bound call, and the disjoint work items that it is cut into.
 #![allow(unsafe_code, reason = "hands each work item its own rows of the outputs")]
 
+mod partials;
+
 use core::iter::FusedIterator;
 use core::ops::Range;
 #[cfg(target_has_atomic = "ptr")]
 use core::sync::atomic::{AtomicUsize, Ordering};
+
+use partials::Partials;
 
 use crate::element::Element;
 use crate::error::{Error, Operand};
@@ -12,7 +16,6 @@ use crate::extra::Extra;
 use crate::isa::{Level, PairsLevel};
 use crate::kernel::{Chunks, Computed, Results, Task};
 use crate::panel::{Grid, Place};
-use crate::partials::Partials;
 use crate::score::Modifiers;
 use crate::score::block::Stage;
 use crate::shape::Shape;

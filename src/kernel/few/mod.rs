@@ -11,31 +11,26 @@
 //! Scores lie `[row][block]`, so that modifiers and softmax work on whole vectors of neighbouring keys. Vectors
 //! begin at keys that are multiples of `LANES`: which lane a key has depends on nothing else in the call.
 
-#![allow(
-    clippy::needless_range_loop,
-    reason = "loops over indices unroll early enough to leave tiles in registers"
-)]
+mod scores;
+mod values;
 
 use core::ops::Range;
+
+use scores::products;
+use values::accumulate;
 
 use super::softmax::{Total, merge, safe_maximum, weigh};
 use super::values::{holds_nan, is_finite};
 use super::{Nest, Results, Sight, Task, Trust};
 use crate::element::{Element, load_part, store_part};
-use crate::isa::{Isa, MAX_LANES, sum_each};
+use crate::isa::Isa;
 use crate::math::exp;
-use crate::panel::{Ahead, LINE, Panel, Place, Rows};
+use crate::panel::{Ahead, LINE, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, FEW_TOGETHER, Few, Tile, few, padded};
 
 /// How far ahead of their use K and V are fetched into the second-level cache, in bytes of each.
 const AHEAD: usize = 16 << 10;
-
-/// Sums that [`dot`] holds at a time: a vector of them or, where vectors are short, a tile's.
-const SUMS: usize = {
-    let tile = FEW_TOGETHER * 4;
-    if tile > MAX_LANES { tile } else { MAX_LANES }
-};
 
 /// Keys and values of so many bytes, in the whole call, are taken to lie in that cache already.
 const NEAR: usize = 1 << 20;
@@ -54,7 +49,7 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let queries = carver.take(sizes.queries);
     let weights = carver.take(sizes.weights);
     let mut sums = Sums::carve(&mut carver, &sizes);
-    // Not there where all keys are one chunk.
+    // Not there at levels without chunks.
     let mut total = Sums::carve(&mut carver, &sizes);
     let (scoring, sums, total) = (&scoring, &mut sums, &mut total);
     visits.run(FewRows { s, task, scoring, sight, sizes, queries, weights, sums, total });
@@ -281,33 +276,6 @@ fn finish<S: Isa, O: Element>(
     );
 }
 
-/// `scores[row][key] = q·k` for all rows and the keys of a panel; the lanes past its last key get some number.
-#[inline(never)]
-fn products<S: Isa, K: Element>(
-    s: S,
-    keys: Panel<'_, K>,
-    queries: &[f32],
-    scores: &mut [f32],
-    rows: usize,
-    mut ahead: Option<Ahead>,
-) {
-    let tile = Tile::of(S::LEVEL);
-    let vectors = keys.row(0).len().div_ceil(S::LANES);
-    for (first, rows) in together(rows) {
-        let queries = s.vectors(queries).get(first * vectors..).unwrap_or_default();
-        let scores = scores.get_mut(first * tile.few_block..).unwrap_or_default();
-        // The first rows fetch for all.
-        let ahead = ahead.take();
-        s.vectorize(
-            #[inline(always)]
-            || match ahead {
-                Some(ahead) if S::PREFETCHES => dots::<S, K, true>(s, keys, queries, scores, rows, ahead),
-                _ => dots::<S, K, false>(s, keys, queries, scores, rows, Ahead::default()),
-            },
-        );
-    }
-}
-
 /// Asks for the cache lines that so many vectors of a `T` are read from.
 #[inline(always)]
 fn fetch<S: Isa, T>(s: S, ahead: &mut Ahead, vectors: usize) {
@@ -315,83 +283,6 @@ fn fetch<S: Isa, T>(s: S, ahead: &mut Ahead, vectors: usize) {
     let first = ahead.advance(lines);
     for line in 0..lines {
         s.prefetch(first.wrapping_add(line * LINE));
-    }
-}
-
-/// [`dot`] for rows that go together.
-#[inline(always)]
-fn dots<S: Isa, K: Element, const FAR: bool>(
-    s: S,
-    keys: Panel<'_, K>,
-    queries: &[S::F],
-    scores: &mut [f32],
-    rows: usize,
-    ahead: Ahead,
-) {
-    let tile = Tile::of(S::LEVEL);
-    match rows {
-        1 => dot::<S, K, 1, 4, FAR>(s, keys, queries, scores, ahead),
-        2 if tile.few_sums() < 8 => dot::<S, K, 2, 2, FAR>(s, keys, queries, scores, ahead),
-        2 => dot::<S, K, 2, 4, FAR>(s, keys, queries, scores, ahead),
-        FEW_TOGETHER if tile.few_rows < FEW_TOGETHER => {}
-        FEW_TOGETHER if tile.few_sums() < 16 => {
-            dot::<S, K, FEW_TOGETHER, 2, FAR>(s, keys, queries, scores, ahead);
-        }
-        FEW_TOGETHER => dot::<S, K, FEW_TOGETHER, 4, FAR>(s, keys, queries, scores, ahead),
-        _ if tile.few_sums() < 12 => dot::<S, K, 3, 2, FAR>(s, keys, queries, scores, ahead),
-        _ => dot::<S, K, 3, 4, FAR>(s, keys, queries, scores, ahead),
-    }
-}
-
-/// For `ROWS` rows that go together, `KEYS` keys at a time: vectors of sums, reduced when there are `LANES` of them.
-#[inline(always)]
-fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize, const FAR: bool>(
-    s: S,
-    keys: Panel<'_, K>,
-    queries: &[S::F],
-    scores: &mut [f32],
-    mut ahead: Ahead,
-) {
-    let length = Tile::of(S::LEVEL).few_block;
-    let queries = queries.as_chunks::<ROWS>().0;
-    let tiles = (S::LANES / (ROWS * KEYS)).max(1);
-    let mut key = 0;
-    while key < keys.rows() {
-        let mut sums = [s.zero(); SUMS];
-        for tile in 0..tiles {
-            let mut products = [[s.zero(); ROWS]; KEYS];
-            keys.columns::<KEYS>(key + tile * KEYS).each_chunk(
-                S::LANES,
-                #[inline(always)]
-                |vector, keys| {
-                    let Some(query) = queries.get(vector) else { return };
-                    if FAR {
-                        fetch::<S, K>(s, &mut ahead, KEYS);
-                    }
-                    for k in 0..KEYS {
-                        let from = load_part(s, keys[k]);
-                        for r in 0..ROWS {
-                            products[k][r] = s.mul_add(from, query[r], products[k][r]);
-                        }
-                    }
-                },
-            );
-            for k in 0..KEYS {
-                for r in 0..ROWS {
-                    sums[(r * tiles + tile) * KEYS + k] = products[k][r];
-                }
-            }
-        }
-        let mut buffer = [0.0; SUMS];
-        for (sums, to) in sums.chunks_exact_mut(S::LANES).zip(s.vectors_mut(&mut buffer)) {
-            *to = sum_each(s, sums);
-        }
-        for (from, to) in buffer.chunks_exact(tiles * KEYS).zip(scores.chunks_exact_mut(length)).take(ROWS) {
-            if let Some(to) = to.get_mut(key..).and_then(|to| to.get_mut(..tiles * KEYS)) {
-                to.copy_from_slice(from);
-            }
-        }
-        key += tiles * KEYS;
     }
 }
 
@@ -453,173 +344,4 @@ fn update<S: Isa>(
             }
         },
     );
-}
-
-/// `output[row][c] = factor[row] · output[row][c] + Σ_key weights[row][key] · values[key][c]`.
-#[inline(never)]
-fn accumulate<S: Isa, V: Element>(
-    s: S,
-    values: Panel<'_, V>,
-    weights: &[f32],
-    factors: &[f32],
-    output: &mut [f32],
-    hiding: Hiding,
-    mut ahead: Option<Ahead>,
-) {
-    s.vectorize(
-        #[inline(always)]
-        || {
-            let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES) };
-            for (first, rows) in together(factors.len()) {
-                let factors = factors.get(first..first + rows).unwrap_or_default();
-                let output = output.get_mut(first * pass.width..).unwrap_or_default();
-                let weights = weights.get(first * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
-                // The first rows fetch for all.
-                match ahead.take() {
-                    _ if hiding == Hiding::Marked => pass.marked(weights, factors, output),
-                    Some(ahead) if S::PREFETCHES => pass.some::<true>(weights, factors, output, ahead),
-                    _ => pass.some::<false>(weights, factors, output, Ahead::default()),
-                }
-            }
-        },
-    );
-}
-
-struct Pass<'a, S, V> {
-    s: S,
-    values: Panel<'a, V>,
-    /// From one row of the output to the next.
-    width: usize,
-}
-
-impl<S: Isa, V: Element> Pass<'_, S, V> {
-    /// [`rows`](Self::rows) for those that go together.
-    #[inline(always)]
-    fn some<const FAR: bool>(&self, weights: &[f32], factors: &[f32], output: &mut [f32], ahead: Ahead) {
-        // Where a call never has so many, no code for them.
-        let four = Tile::of(S::LEVEL).few_rows >= FEW_TOGETHER;
-        match factors {
-            [_] => self.rows::<1, false, FAR>(weights, factors, output, ahead),
-            [_, _, _, _, ..] if four => {
-                self.rows::<FEW_TOGETHER, false, FAR>(weights, factors, output, ahead)
-            }
-            [_, _] => self.rows::<2, false, FAR>(weights, factors, output, ahead),
-            _ => self.rows::<3, false, FAR>(weights, factors, output, ahead),
-        }
-    }
-
-    /// [`rows`](Self::rows) one by one, without the marked keys.
-    #[inline(always)]
-    fn marked(&self, weights: &[f32], factors: &[f32], output: &mut [f32]) {
-        let rows = weights.chunks(Tile::of(S::LEVEL).few_block).zip(output.chunks_mut(self.width));
-        for (factor, (weights, output)) in factors.chunks(1).zip(rows) {
-            self.rows::<1, true, false>(weights, factor, output, Ahead::default());
-        }
-    }
-
-    /// Strip by strip of columns, for the first `ROWS` rows.
-    #[inline(always)]
-    fn rows<const ROWS: usize, const MARKED: bool, const FAR: bool>(
-        &self,
-        weights: &[f32],
-        factors: &[f32],
-        output: &mut [f32],
-        mut ahead: Ahead,
-    ) {
-        let tile = Tile::of(S::LEVEL);
-        let Some(weights) = Panel::new(weights, tile.few_block, ROWS, self.values.rows()) else {
-            return;
-        };
-        let factors = core::array::from_fn(|r| factors.get(r).copied().unwrap_or(0.0));
-        let dim = self.values.row(0).len();
-        let mut column = 0;
-        while column < dim {
-            let vectors = (dim - column) / S::LANES;
-            let output = output.get_mut(column..).unwrap_or_default();
-            let vectors = if vectors >= 8 && tile.few_sums() >= 8 * ROWS {
-                self.strip::<ROWS, 8, MARKED, FAR>(column, weights, factors, output, &mut ahead)
-            } else if vectors >= 4 && tile.few_sums() >= 4 * ROWS {
-                self.strip::<ROWS, 4, MARKED, FAR>(column, weights, factors, output, &mut ahead)
-            } else if vectors >= 2 && tile.few_sums() >= 2 * ROWS {
-                self.strip::<ROWS, 2, MARKED, FAR>(column, weights, factors, output, &mut ahead)
-            } else {
-                self.strip::<ROWS, 1, MARKED, FAR>(column, weights, factors, output, &mut ahead)
-            };
-            column += vectors * S::LANES;
-        }
-    }
-
-    /// `VECS` vectors of columns, from `column` on, which `output` begins with; a single one may be a part. Gives `VECS`.
-    #[inline(always)]
-    fn strip<const ROWS: usize, const VECS: usize, const MARKED: bool, const FAR: bool>(
-        &self,
-        column: usize,
-        weights: Panel<'_>,
-        factors: [f32; ROWS],
-        output: &mut [f32],
-        ahead: &mut Ahead,
-    ) -> usize {
-        let s = self.s;
-        let mut sums = [[s.zero(); VECS]; ROWS];
-        let mut fetching = *ahead;
-        if let Some(values) = self.values.narrow(column, VECS * S::LANES) {
-            weights.columns::<ROWS>(0).zip_rows(
-                values,
-                #[inline(always)]
-                |weights, values| {
-                    if FAR {
-                        fetch::<S, V>(s, &mut fetching, VECS);
-                    }
-                    let mut row = [s.zero(); VECS];
-                    for v in 0..VECS {
-                        row[v] = V::load(s, values.get(v * S::LANES..).unwrap_or_default());
-                    }
-                    add::<S, ROWS, VECS, MARKED>(s, &mut sums, weights, row);
-                },
-            );
-        } else if let Some(values) = self.values.narrow(column, self.values.row(0).len() - column) {
-            weights.columns::<ROWS>(0).zip_rows(
-                values,
-                #[inline(always)]
-                |weights, values| {
-                    if FAR {
-                        fetch::<S, V>(s, &mut fetching, VECS);
-                    }
-                    let mut row = [s.zero(); VECS];
-                    row[0] = load_part(s, values);
-                    add::<S, ROWS, VECS, MARKED>(s, &mut sums, weights, row);
-                },
-            );
-        }
-        *ahead = fetching;
-        for r in 0..ROWS {
-            let factor = s.splat(factors[r]);
-            let output = s.vectors_mut(output.get_mut(r * self.width..).unwrap_or_default());
-            for v in 0..VECS {
-                if let Some(output) = output.get_mut(v) {
-                    *output = s.mul_add(*output, factor, sums[r][v]);
-                }
-            }
-        }
-        VECS
-    }
-}
-
-/// Adds a key's values, with each row's weight; not at all where a marked one is negative.
-#[inline(always)]
-fn add<S: Isa, const ROWS: usize, const VECS: usize, const MARKED: bool>(
-    s: S,
-    sums: &mut [[S::F; VECS]; ROWS],
-    weights: [f32; ROWS],
-    values: [S::F; VECS],
-) {
-    for r in 0..ROWS {
-        if MARKED && weights[r] < 0.0 {
-            continue;
-        }
-        let weight = s.splat(weights[r]);
-        for v in 0..VECS {
-            sums[r][v] = s.mul_add(weight, values[v], sums[r][v]);
-        }
-    }
 }

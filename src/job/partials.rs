@@ -14,7 +14,7 @@ use crate::tiling::Split;
 /// Invariant: `counters` begins `split.places` counters, and `parts` `split.places · split.chunks` parts of `split.len`
 /// elements, all in memory that is borrowed for `'a`.
 #[derive(Debug)]
-pub(crate) struct Partials<'a> {
+pub(super) struct Partials<'a> {
     counters: *mut usize,
     parts: *mut f32,
     split: Split,
@@ -31,7 +31,7 @@ unsafe impl Sync for Partials<'_> {}
 #[cfg(target_has_atomic = "ptr")]
 impl<'a> Partials<'a> {
     /// None where nothing is split.
-    pub(crate) fn new(data: &'a mut [f32], level: Level, split: Split) -> Option<Self> {
+    pub(super) fn new(data: &'a mut [f32], level: Level, split: Split) -> Option<Self> {
         // SAFETY: `data` is borrowed for `'a`.
         let shared = unsafe { Self::shared(data, level, split) }?;
         Some(Self { shared: false, ..shared })
@@ -40,7 +40,7 @@ impl<'a> Partials<'a> {
     /// # Safety
     /// For `'a`, `data` points to initialised elements that only equal `Partials` touch, of which one that is not shared has set the
     /// counters to 0.
-    pub(crate) unsafe fn shared(data: *mut [f32], level: Level, split: Split) -> Option<Self> {
+    pub(super) unsafe fn shared(data: *mut [f32], level: Level, split: Split) -> Option<Self> {
         let needed = split.total(level);
         if needed == 0 || data.len() < needed {
             return None;
@@ -60,12 +60,12 @@ impl<'a> Partials<'a> {
 
 impl<'a> Partials<'a> {
     /// The items that share a place.
-    pub(crate) fn chunks(&self) -> usize {
+    pub(super) fn chunks(&self) -> usize {
         self.split.chunks
     }
 
     /// Sets the counters to 0.
-    pub(crate) fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         if !self.shared {
             for place in 0..self.split.places {
                 // SAFETY: one of the counters, which nobody else touches while this is borrowed exclusively.
@@ -79,7 +79,7 @@ impl<'a> Partials<'a> {
     /// # Safety
     /// There are such a place and such a chunk, and the part is not in use.
     #[expect(clippy::mut_from_ref, reason = "the caller promises that nobody else has it")]
-    pub(crate) unsafe fn part(&self, place: usize, chunk: usize) -> &mut [f32] {
+    pub(super) unsafe fn part(&self, place: usize, chunk: usize) -> &mut [f32] {
         let Split { chunks, len, .. } = self.split;
         // SAFETY: in bounds by the invariant, and the caller's promise.
         unsafe { slice::from_raw_parts_mut(self.parts.add((place * chunks + chunk) * len), len) }
@@ -89,7 +89,7 @@ impl<'a> Partials<'a> {
     ///
     /// # Safety
     /// There is such a place; its part is not in use and does not arrive again in this call.
-    pub(crate) unsafe fn arrive(&self, place: usize) -> Option<slice::ChunksExactMut<'_, f32>> {
+    pub(super) unsafe fn arrive(&self, place: usize) -> Option<slice::ChunksExactMut<'_, f32>> {
         let Split { chunks, len, .. } = self.split;
         // SAFETY: one of the counters.
         if !unsafe { count_to(self.counters.add(place), chunks) } {

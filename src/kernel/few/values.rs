@@ -1,0 +1,183 @@
+//! The value pass of the few-rows kernel, strip by strip of columns: `acc[row][c] += splat(P[row][key]) · V[key][c]` for all
+//! keys, then `O[row][c] = f O[row][c] + acc[row][c]`.
+
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over indices unroll early enough to leave tiles in registers"
+)]
+
+use super::{fetch, together};
+use crate::element::{Element, load_part};
+use crate::isa::Isa;
+use crate::panel::{Ahead, Panel};
+use crate::score::block::Hiding;
+use crate::tiling::{FEW_TOGETHER, Tile, padded};
+
+/// `output[row][c] = factor[row] · output[row][c] + Σ_key weights[row][key] · values[key][c]`.
+#[inline(never)]
+pub(super) fn accumulate<S: Isa, V: Element>(
+    s: S,
+    values: Panel<'_, V>,
+    weights: &[f32],
+    factors: &[f32],
+    output: &mut [f32],
+    hiding: Hiding,
+    mut ahead: Option<Ahead>,
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES) };
+            for (first, rows) in together(factors.len()) {
+                let factors = factors.get(first..first + rows).unwrap_or_default();
+                let output = output.get_mut(first * pass.width..).unwrap_or_default();
+                let weights = weights.get(first * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
+                // The first rows fetch for all.
+                match ahead.take() {
+                    _ if hiding == Hiding::Marked => pass.marked(weights, factors, output),
+                    Some(ahead) if S::PREFETCHES => pass.some::<true>(weights, factors, output, ahead),
+                    _ => pass.some::<false>(weights, factors, output, Ahead::default()),
+                }
+            }
+        },
+    );
+}
+
+struct Pass<'a, S, V> {
+    s: S,
+    values: Panel<'a, V>,
+    /// From one row of the output to the next.
+    width: usize,
+}
+
+impl<S: Isa, V: Element> Pass<'_, S, V> {
+    /// [`rows`](Self::rows) for those that go together.
+    #[inline(always)]
+    fn some<const FAR: bool>(&self, weights: &[f32], factors: &[f32], output: &mut [f32], ahead: Ahead) {
+        // Where a call never has so many, no code for them.
+        let four = Tile::of(S::LEVEL).few_rows >= FEW_TOGETHER;
+        match factors {
+            [_] => self.rows::<1, false, FAR>(weights, factors, output, ahead),
+            [_, _, _, _, ..] if four => {
+                self.rows::<FEW_TOGETHER, false, FAR>(weights, factors, output, ahead)
+            }
+            [_, _] => self.rows::<2, false, FAR>(weights, factors, output, ahead),
+            _ => self.rows::<3, false, FAR>(weights, factors, output, ahead),
+        }
+    }
+
+    /// [`rows`](Self::rows) one by one, without the marked keys.
+    #[inline(always)]
+    fn marked(&self, weights: &[f32], factors: &[f32], output: &mut [f32]) {
+        let rows = weights.chunks(Tile::of(S::LEVEL).few_block).zip(output.chunks_mut(self.width));
+        for (factor, (weights, output)) in factors.chunks(1).zip(rows) {
+            self.rows::<1, true, false>(weights, factor, output, Ahead::default());
+        }
+    }
+
+    /// Strip by strip of columns, for the first `ROWS` rows.
+    #[inline(always)]
+    fn rows<const ROWS: usize, const MARKED: bool, const FAR: bool>(
+        &self,
+        weights: &[f32],
+        factors: &[f32],
+        output: &mut [f32],
+        mut ahead: Ahead,
+    ) {
+        let tile = Tile::of(S::LEVEL);
+        let Some(weights) = Panel::new(weights, tile.few_block, ROWS, self.values.rows()) else {
+            return;
+        };
+        let factors = core::array::from_fn(|r| factors.get(r).copied().unwrap_or(0.0));
+        let dim = self.values.row(0).len();
+        let mut column = 0;
+        while column < dim {
+            let vectors = (dim - column) / S::LANES;
+            let output = output.get_mut(column..).unwrap_or_default();
+            let vectors = if vectors >= 8 && tile.few_sums() >= 8 * ROWS {
+                self.strip::<ROWS, 8, MARKED, FAR>(column, weights, factors, output, &mut ahead)
+            } else if vectors >= 4 && tile.few_sums() >= 4 * ROWS {
+                self.strip::<ROWS, 4, MARKED, FAR>(column, weights, factors, output, &mut ahead)
+            } else if vectors >= 2 && tile.few_sums() >= 2 * ROWS {
+                self.strip::<ROWS, 2, MARKED, FAR>(column, weights, factors, output, &mut ahead)
+            } else {
+                self.strip::<ROWS, 1, MARKED, FAR>(column, weights, factors, output, &mut ahead)
+            };
+            column += vectors * S::LANES;
+        }
+    }
+
+    /// `VECS` vectors of columns, from `column` on, which `output` begins with; a single one may be a part. Gives `VECS`.
+    #[inline(always)]
+    fn strip<const ROWS: usize, const VECS: usize, const MARKED: bool, const FAR: bool>(
+        &self,
+        column: usize,
+        weights: Panel<'_>,
+        factors: [f32; ROWS],
+        output: &mut [f32],
+        ahead: &mut Ahead,
+    ) -> usize {
+        let s = self.s;
+        let mut sums = [[s.zero(); VECS]; ROWS];
+        let mut fetching = *ahead;
+        if let Some(values) = self.values.narrow(column, VECS * S::LANES) {
+            weights.columns::<ROWS>(0).zip_rows(
+                values,
+                #[inline(always)]
+                |weights, values| {
+                    if FAR {
+                        fetch::<S, V>(s, &mut fetching, VECS);
+                    }
+                    let mut row = [s.zero(); VECS];
+                    for v in 0..VECS {
+                        row[v] = V::load(s, values.get(v * S::LANES..).unwrap_or_default());
+                    }
+                    add::<S, ROWS, VECS, MARKED>(s, &mut sums, weights, row);
+                },
+            );
+        } else if let Some(values) = self.values.narrow(column, self.values.row(0).len() - column) {
+            weights.columns::<ROWS>(0).zip_rows(
+                values,
+                #[inline(always)]
+                |weights, values| {
+                    if FAR {
+                        fetch::<S, V>(s, &mut fetching, VECS);
+                    }
+                    let mut row = [s.zero(); VECS];
+                    row[0] = load_part(s, values);
+                    add::<S, ROWS, VECS, MARKED>(s, &mut sums, weights, row);
+                },
+            );
+        }
+        *ahead = fetching;
+        for r in 0..ROWS {
+            let factor = s.splat(factors[r]);
+            let output = s.vectors_mut(output.get_mut(r * self.width..).unwrap_or_default());
+            for v in 0..VECS {
+                if let Some(output) = output.get_mut(v) {
+                    *output = s.mul_add(*output, factor, sums[r][v]);
+                }
+            }
+        }
+        VECS
+    }
+}
+
+/// Adds a key's values, with each row's weight; not at all where a marked one is negative.
+#[inline(always)]
+fn add<S: Isa, const ROWS: usize, const VECS: usize, const MARKED: bool>(
+    s: S,
+    sums: &mut [[S::F; VECS]; ROWS],
+    weights: [f32; ROWS],
+    values: [S::F; VECS],
+) {
+    for r in 0..ROWS {
+        if MARKED && weights[r] < 0.0 {
+            continue;
+        }
+        let weight = s.splat(weights[r]);
+        for v in 0..VECS {
+            sums[r][v] = s.mul_add(weight, values[v], sums[r][v]);
+        }
+    }
+}

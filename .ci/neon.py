@@ -18,12 +18,12 @@ HALF, BRAIN = "half8binary163f16", "half6bfloat4bf16"
 LOOPS = [
     ("prompt: scores, 6 keys × 4 vectors", "6scores8products", "Kj6_Kj4_", "fmla", 1.6),
     ("prompt: values, 6 columns × 4 vectors", "6values10accumulate", "Kj6_Kj4_Kb0_", "fmla", 1.4),
-    ("decode, f32: 4 keys × 4 rows", "3few8products", "NeonfE", "fmla", 1.9),
-    ("decode, f16: 4 keys × 4 rows", "3few8products", HALF, "fcvtl", 2.3),
-    ("decode, bf16: 4 keys × 4 rows", "3few8products", BRAIN, "shll", 2.3),
-    ("decode, f32: values for 4 rows", "3few10accumulate", "NeonfE", "fmla", 1.6),
-    ("decode, f16: values for 4 rows", "3few10accumulate", HALF, "fcvtl", 1.9),
-    ("decode, bf16: values for 4 rows", "3few10accumulate", BRAIN, "shll", 1.9),
+    ("decode, f32: 4 keys × 4 rows", "3few6scores8products", "NeonfE", "fmla", 1.9),
+    ("decode, f16: 4 keys × 4 rows", "3few6scores8products", HALF, "fcvtl", 2.3),
+    ("decode, bf16: 4 keys × 4 rows", "3few6scores8products", BRAIN, "shll", 2.3),
+    ("decode, f32: values for 4 rows", "3few6values10accumulate", "NeonfE", "fmla", 1.6),
+    ("decode, f16: values for 4 rows", "3few6values10accumulate", HALF, "fcvtl", 1.9),
+    ("decode, bf16: values for 4 rows", "3few6values10accumulate", BRAIN, "shll", 1.9),
 ]
 
 

@@ -391,6 +391,49 @@ fn rows_past_whole_vectors_are_few() {
     }
 }
 
+/// The same sequence so often that the keys and values of the call are of more than some bytes.
+struct Bytes(Shape, usize);
+
+impl Visit for Bytes {
+    fn visit<Q: Number, K: Number, V: Number, O: Number>(self) {
+        let Self(shape, bytes) = self;
+        let operands = Operands::<Q, K, V>::random(&shape, &mut Rng(13));
+        let one = shape.kv_heads
+            * shape.kv_len
+            * (shape.head_dim * size_of::<K>() + shape.value_dim * size_of::<V>());
+        let all = Shape { batch: bytes / one + 1, ..shape };
+        for modifiers in [Modifiers::default(), Modifiers { left: Some(333), ..Modifiers::causal() }] {
+            for level in levels() {
+                let want = operands.call(&shape, &modifiers, level).run::<O>().out.numbers();
+                let attention = modifiers.attach(Attention::new(all).unwrap()).level(level);
+                let (q, k, v) = (operands.q.repeated(), operands.k.repeated(), operands.v.repeated());
+                let mut got = Answer::<O>::nothing(&all, Layout::Bhsd);
+                let mut job = attention.bind(q, k, v, got.out.view_mut()).unwrap();
+                let mut scratch = vec![f32::NAN; job.scratch_len()];
+                job.run(&mut scratch).unwrap();
+                for got in got.out.numbers().chunks(want.len()) {
+                    assert_eq!(got, want, "{bytes} bytes at {level} {shape:?}");
+                }
+            }
+        }
+    }
+}
+
+/// More keys and values than the caches of a core hold, or all caches: they are fetched otherwise.
+#[cfg(not(miri))]
+#[test]
+fn any_number_of_bytes() {
+    for (index, (group, [head_dim, value_dim])) in
+        [(1, [64, 64]), (2, [128, 128]), (3, [40, 72]), (5, [64, 200]), (8, [33, 147])]
+            .into_iter()
+            .enumerate()
+    {
+        let shape = Shape { value_dim, ..support::shape(1, [2 * group, 2], [1, 830], head_dim) };
+        Bytes(shape, 16 << 20).visit::<f32, f32, f32, f32>();
+        visit_some(index, Bytes(shape, 1 << 20));
+    }
+}
+
 #[test]
 fn any_order_of_items() {
     everywhere::<Orders>();

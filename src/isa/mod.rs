@@ -52,7 +52,7 @@ pub trait Isa: Copy {
     const LANES: usize = size_of::<Self::F>() / size_of::<f32>();
     /// The level that this is.
     const LEVEL: Level;
-    /// Whether [`prefetch`](Self::prefetch) does anything.
+    /// Whether [`prefetch`](Self::prefetch) and [`prefetch_near`](Self::prefetch_near) do anything.
     const PREFETCHES: bool = false;
 
     /// Runs `f`, which must be `#[inline(always)]`, compiled for this instruction set.
@@ -142,6 +142,10 @@ pub trait Isa: Copy {
     /// address may be any.
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
+
+    /// As [`prefetch`](Self::prefetch), into the nearest cache.
+    #[inline(always)]
+    fn prefetch_near(self, _: *const u8) {}
 
     /// The two halves of `[a₀ b₀ a₁ b₁ …]`.
     fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F);

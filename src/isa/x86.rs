@@ -134,9 +134,9 @@ fn not_zero(avx: Avx, avx2: Avx2Instructions, bytes: &[u8; 32]) -> u32 {
 }
 
 #[inline(always)]
-fn prefetch(line: *const u8) {
+fn prefetch<const HINT: i32>(line: *const u8) {
     // SAFETY: SSE is part of every level here, and a prefetch reads nothing that a program could see.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+    unsafe { _mm_prefetch::<HINT>(line.cast()) }
 }
 
 #[derive(Clone, Copy)]
@@ -196,7 +196,12 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn prefetch(self, line: *const u8) {
-        prefetch(line);
+        prefetch::<_MM_HINT_T1>(line);
+    }
+
+    #[inline(always)]
+    fn prefetch_near(self, line: *const u8) {
+        prefetch::<_MM_HINT_T0>(line);
     }
 
     #[inline(always)]
@@ -324,7 +329,12 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
 
     #[inline(always)]
     fn prefetch(self, line: *const u8) {
-        prefetch(line);
+        prefetch::<_MM_HINT_T1>(line);
+    }
+
+    #[inline(always)]
+    fn prefetch_near(self, line: *const u8) {
+        prefetch::<_MM_HINT_T0>(line);
     }
 
     /// VREDUCEPS gives 0 for -∞, and VSCALEFPS too.

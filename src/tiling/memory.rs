@@ -190,6 +190,8 @@ pub(crate) struct Few {
     pub(crate) state: usize,
     /// As [`Many::sums`].
     pub(crate) sums: usize,
+    /// What a block adds to O while its values are streamed, as `output`.
+    pub(crate) block_output: usize,
 }
 
 impl Few {
@@ -198,17 +200,19 @@ impl Few {
         self.output.saturating_add(self.state)
     }
 
-    pub(super) const fn lens(&self) -> [usize; 3] {
-        [self.queries, self.weights, self.sums_len().saturating_mul(self.sums)]
+    pub(super) const fn lens(&self) -> [usize; 4] {
+        [self.queries, self.weights, self.sums_len().saturating_mul(self.sums), self.block_output]
     }
 }
 
 pub(crate) const fn few(shape: &Shape, level: Level, rows: usize) -> Few {
     let tile = Tile::of(level);
+    let output = rows.saturating_mul(padded(shape.value_dim, tile.lanes));
     Few {
         queries: rows.saturating_mul(padded(shape.head_dim, tile.lanes)),
         weights: rows * tile.few_block,
-        output: rows.saturating_mul(padded(shape.value_dim, tile.lanes)),
+        output,
+        block_output: if tile.streamed > 0 { output } else { 0 },
         state: 3 * padded(rows, tile.lanes),
         sums: sums(level),
     }

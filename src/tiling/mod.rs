@@ -38,6 +38,8 @@ pub(crate) struct Tile {
     /// Keys of a block of the few-rows kernel; a multiple of `lanes`. From the caches of a Zen 4 at AVX-512, 128 are 5 to
     /// 10 % faster than 64, which are as much faster than 32; from memory they are 3 % slower.
     pub(crate) few_block: usize,
+    /// Keys whose values are fetched together where they come from memory, or 0; see [`Source::Memory`](crate::kernel).
+    pub(crate) streamed: usize,
     /// Keys of a chunk, a multiple of both blocks; see [`chunk`]. Taking in chunks of 768 costs 0.5 to 1 % of the time where K and V lie
     /// in the caches (Zen 4, AVX-512, d 128), of 384 2 %; from memory nothing. In f32 at d 128 one takes 31 µs to read from memory.
     chunk: usize,
@@ -74,6 +76,7 @@ impl Tile {
                 block: 96,
                 few_rows: 12,
                 few_block: 128,
+                streamed: 16,
                 chunk: 768,
             },
             8 => Self {
@@ -84,6 +87,7 @@ impl Tile {
                 block: 64,
                 few_rows: 10,
                 few_block: 64,
+                streamed: 16,
                 chunk: 768,
             },
             4 if cfg!(target_arch = "wasm32") => Self {
@@ -94,6 +98,7 @@ impl Tile {
                 block: 64,
                 few_rows: 6,
                 few_block: 64,
+                streamed: 0,
                 chunk: 768,
             },
             4 => Self {
@@ -104,6 +109,7 @@ impl Tile {
                 block: 64,
                 few_rows: 6,
                 few_block: 64,
+                streamed: 0,
                 chunk: 768,
             },
             _ => Self {
@@ -115,6 +121,7 @@ impl Tile {
                 block: if SINGLE_TILE { 32 } else { 16 },
                 few_rows: 3,
                 few_block: 16,
+                streamed: 0,
                 // Such cores are often alone, and short of memory. An interpreter has no other level.
                 chunk: if cfg!(miri) { 32 } else { UNSPLIT },
             },

@@ -109,6 +109,11 @@ impl<T: Number> Buffer<T> {
         View::new(&self.data[self.offset..], self.strides)
     }
 
+    /// The first sequence, again and again.
+    pub fn repeated(&self) -> View<'_, T> {
+        View::new(&self.data[self.offset..], Strides { batch: 0, ..self.strides })
+    }
+
     pub fn view_mut(&mut self) -> ViewMut<'_, T> {
         ViewMut::new(&mut self.data[self.offset..], self.strides)
     }

@@ -17,7 +17,7 @@ mod values;
 use core::ops::Range;
 
 use scores::products;
-use values::accumulate;
+use values::{Source, accumulate};
 
 use super::softmax::{Total, merge, safe_maximum, weigh};
 use super::values::{holds_nan, is_finite};
@@ -35,6 +35,9 @@ const AHEAD: usize = 16 << 10;
 /// Keys and values of so many bytes, in the whole call, are taken to lie in that cache already.
 const NEAR: usize = 1 << 20;
 
+/// And of so many in one that cores share.
+const SHARED: usize = 16 << 20;
+
 /// Computes a task.
 #[inline(always)]
 pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
@@ -51,8 +54,9 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let mut sums = Sums::carve(&mut carver, &sizes);
     // Not there at levels without chunks.
     let mut total = Sums::carve(&mut carver, &sizes);
+    let block_output = carver.take(sizes.block_output);
     let (scoring, sums, total) = (&scoring, &mut sums, &mut total);
-    visits.run(FewRows { s, task, scoring, sight, sizes, queries, weights, sums, total });
+    visits.run(FewRows { s, task, scoring, sight, sizes, queries, weights, block_output, sums, total });
 }
 
 /// What passes are lent lies apart, so that the rest need not lie in memory.
@@ -64,6 +68,8 @@ struct FewRows<'r, 'a, S, Q, K, V, O> {
     sizes: Few,
     queries: &'a mut [f32],
     weights: &'a mut [f32],
+    /// What a block adds to the output, where levels stream.
+    block_output: &'a mut [f32],
     /// What the chunk of keys that is being computed comes to.
     sums: &'r mut Sums<'a>,
     /// What those before it came to.
@@ -80,11 +86,13 @@ impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for Fe
 
     #[inline(always)]
     fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool {
-        let Self { s, task, scoring, sight, queries, weights, sums, .. } = self;
+        let Self { s, task, scoring, sight, queries, weights, block_output, sums, .. } = self;
         let (s, count) = (*s, task.place.count);
         sums.reset();
         let dims = task.keys().zip(task.values());
         let fetches = S::PREFETCHES && task.kv_bytes() > NEAR;
+        // A single row's strips are long, and narrow values take more work than their bytes take time to come.
+        let streams = count > 1 && size_of::<V>() == size_of::<f32>() && task.kv_bytes() > SHARED;
         let mut hidden = false;
         for keys in sight.blocks(keys, Tile::of(S::LEVEL).few_block) {
             // What this adds in front is hidden, or the block would begin there.
@@ -95,7 +103,11 @@ impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for Fe
                 break;
             };
             let ahead_of_k = fetches.then(|| all_k.ahead(keys.start, AHEAD));
-            let ahead_of_v = fetches.then(|| all_v.ahead(keys.start, AHEAD));
+            let source = match fetches.then(|| all_v.ahead(keys.start, AHEAD)) {
+                Some(ahead) if streams => Source::Memory(ahead, block_output),
+                Some(ahead) => Source::SharedCache(ahead),
+                None => Source::NearCache,
+            };
             products(s, k, queries, weights, count, ahead_of_k);
             let hiding = if !scoring.hides(&sight.positions, &keys) {
                 Hiding::Nothing
@@ -108,7 +120,7 @@ impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for Fe
             let inspection = &mut task.results.inspection;
             update(s, weights, &mut sums.state, count, scoring, keys, hiding, inspection);
             let factors = sums.state.factors.get(..count).unwrap_or_default();
-            accumulate(s, v, weights, factors, sums.output, hiding, ahead_of_v);
+            accumulate(s, v, weights, factors, sums.output, hiding, source);
         }
         !(hidden && trust == Trust::Full && holds_nan(s, sums.output))
     }

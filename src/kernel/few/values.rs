@@ -9,9 +9,19 @@
 use super::{fetch, together};
 use crate::element::{Element, load_part};
 use crate::isa::Isa;
-use crate::panel::{Ahead, Panel};
+use crate::panel::{Ahead, LINE, Panel};
 use crate::score::block::Hiding;
 use crate::tiling::{FEW_TOGETHER, Tile, padded};
+
+/// Where values are taken to lie, and so how they are fetched.
+pub(super) enum Source<'a> {
+    NearCache,
+    /// Fetched ahead into the second-level cache.
+    SharedCache(Ahead),
+    /// Also some keys' rows at a time into the nearest cache, in the order of their addresses: strips alone read parts of
+    /// rows, which no core's own prefetchers follow. What the block adds up to is kept in the slice, as long as the output.
+    Memory(Ahead, &'a mut [f32]),
+}
 
 /// `output[row][c] = factor[row] · output[row][c] + Σ_key weights[row][key] · values[key][c]`.
 #[inline(never)]
@@ -22,22 +32,21 @@ pub(super) fn accumulate<S: Isa, V: Element>(
     factors: &[f32],
     output: &mut [f32],
     hiding: Hiding,
-    mut ahead: Option<Ahead>,
+    source: Source<'_>,
 ) {
     s.vectorize(
         #[inline(always)]
         || {
-            let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES) };
-            for (first, rows) in together(factors.len()) {
-                let factors = factors.get(first..first + rows).unwrap_or_default();
-                let output = output.get_mut(first * pass.width..).unwrap_or_default();
-                let weights = weights.get(first * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
-                // The first rows fetch for all.
-                match ahead.take() {
-                    _ if hiding == Hiding::Marked => pass.marked(weights, factors, output),
-                    Some(ahead) if S::PREFETCHES => pass.some::<true>(weights, factors, output, ahead),
-                    _ => pass.some::<false>(weights, factors, output, Ahead::default()),
+            let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES), carried: false };
+            match source {
+                _ if hiding == Hiding::Marked => pass.marked(weights, factors, output),
+                Source::SharedCache(ahead) if S::PREFETCHES => {
+                    pass.far(weights, factors, output, ahead, &mut []);
                 }
+                Source::Memory(ahead, sums) if S::PREFETCHES => {
+                    pass.far(weights, factors, output, ahead, sums);
+                }
+                _ => pass.groups::<false>(weights, factors, output, &mut Ahead::default()),
             }
         },
     );
@@ -48,12 +57,65 @@ struct Pass<'a, S, V> {
     values: Panel<'a, V>,
     /// From one row of the output to the next.
     width: usize,
+    /// Whether sums begin with the output, and become it, without factors.
+    carried: bool,
 }
 
 impl<S: Isa, V: Element> Pass<'_, S, V> {
+    /// All rows, with fetching; streamed if there is memory for the sums.
+    #[inline(always)]
+    fn far(&self, weights: &[f32], factors: &[f32], output: &mut [f32], mut ahead: Ahead, sums: &mut [f32]) {
+        let (s, carried) = (self.s, !sums.is_empty());
+        sums.fill(0.0);
+        let step = if carried { Tile::of(S::LEVEL).streamed } else { self.values.rows() };
+        let mut first = 0;
+        while let Some(values) = self.values.part(first, step.min(self.values.rows().saturating_sub(first))) {
+            if carried {
+                for row in values.iter() {
+                    for line in (0..size_of_val(row)).step_by(LINE) {
+                        s.prefetch_near(row.as_ptr().cast::<u8>().wrapping_add(line));
+                    }
+                }
+            }
+            let weights = weights.get(first..).unwrap_or_default();
+            let to = if carried { &mut *sums } else { &mut *output };
+            Pass { values, carried, ..*self }.groups::<true>(weights, factors, to, &mut ahead);
+            first += step;
+        }
+        let rows = output.chunks_exact_mut(self.width).zip(sums.chunks_exact(self.width));
+        for ((output, sums), &factor) in rows.zip(factors) {
+            let factor = s.splat(factor);
+            for (output, &sums) in s.vectors_mut(output).iter_mut().zip(s.vectors(sums)) {
+                *output = s.mul_add(*output, factor, sums);
+            }
+        }
+    }
+
+    /// All rows.
+    #[inline(always)]
+    fn groups<const FAR: bool>(
+        &self,
+        weights: &[f32],
+        factors: &[f32],
+        output: &mut [f32],
+        ahead: &mut Ahead,
+    ) {
+        for (first, rows) in together(factors.len()) {
+            let factors = factors.get(first..first + rows).unwrap_or_default();
+            let output = output.get_mut(first * self.width..).unwrap_or_default();
+            let weights = weights.get(first * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
+            // The first rows fetch for all.
+            if FAR && first == 0 {
+                self.some::<true>(weights, factors, output, ahead);
+            } else {
+                self.some::<false>(weights, factors, output, ahead);
+            }
+        }
+    }
+
     /// [`rows`](Self::rows) for those that go together.
     #[inline(always)]
-    fn some<const FAR: bool>(&self, weights: &[f32], factors: &[f32], output: &mut [f32], ahead: Ahead) {
+    fn some<const FAR: bool>(&self, weights: &[f32], factors: &[f32], output: &mut [f32], ahead: &mut Ahead) {
         // Where a call never has so many, no code for them.
         let four = Tile::of(S::LEVEL).few_rows >= FEW_TOGETHER;
         match factors {
@@ -71,7 +133,7 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
     fn marked(&self, weights: &[f32], factors: &[f32], output: &mut [f32]) {
         let rows = weights.chunks(Tile::of(S::LEVEL).few_block).zip(output.chunks_mut(self.width));
         for (factor, (weights, output)) in factors.chunks(1).zip(rows) {
-            self.rows::<1, true, false>(weights, factor, output, Ahead::default());
+            self.rows::<1, true, false>(weights, factor, output, &mut Ahead::default());
         }
     }
 
@@ -82,7 +144,7 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
         weights: &[f32],
         factors: &[f32],
         output: &mut [f32],
-        mut ahead: Ahead,
+        ahead: &mut Ahead,
     ) {
         let tile = Tile::of(S::LEVEL);
         let Some(weights) = Panel::new(weights, tile.few_block, ROWS, self.values.rows()) else {
@@ -95,13 +157,13 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
             let vectors = (dim - column) / S::LANES;
             let output = output.get_mut(column..).unwrap_or_default();
             let vectors = if vectors >= 8 && tile.few_sums() >= 8 * ROWS {
-                self.strip::<ROWS, 8, MARKED, FAR>(column, weights, factors, output, &mut ahead)
+                self.strip::<ROWS, 8, MARKED, FAR>(column, weights, factors, output, ahead)
             } else if vectors >= 4 && tile.few_sums() >= 4 * ROWS {
-                self.strip::<ROWS, 4, MARKED, FAR>(column, weights, factors, output, &mut ahead)
+                self.strip::<ROWS, 4, MARKED, FAR>(column, weights, factors, output, ahead)
             } else if vectors >= 2 && tile.few_sums() >= 2 * ROWS {
-                self.strip::<ROWS, 2, MARKED, FAR>(column, weights, factors, output, &mut ahead)
+                self.strip::<ROWS, 2, MARKED, FAR>(column, weights, factors, output, ahead)
             } else {
-                self.strip::<ROWS, 1, MARKED, FAR>(column, weights, factors, output, &mut ahead)
+                self.strip::<ROWS, 1, MARKED, FAR>(column, weights, factors, output, ahead)
             };
             column += vectors * S::LANES;
         }
@@ -118,7 +180,16 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
         ahead: &mut Ahead,
     ) -> usize {
         let s = self.s;
+        let carried = S::PREFETCHES && self.carried;
         let mut sums = [[s.zero(); VECS]; ROWS];
+        if carried {
+            for r in 0..ROWS {
+                let output = s.vectors(output.get(r * self.width..).unwrap_or_default());
+                for v in 0..VECS {
+                    sums[r][v] = output.get(v).copied().unwrap_or(s.zero());
+                }
+            }
+        }
         let mut fetching = *ahead;
         if let Some(values) = self.values.narrow(column, VECS * S::LANES) {
             weights.columns::<ROWS>(0).zip_rows(
@@ -155,7 +226,7 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
             let output = s.vectors_mut(output.get_mut(r * self.width..).unwrap_or_default());
             for v in 0..VECS {
                 if let Some(output) = output.get_mut(v) {
-                    *output = s.mul_add(*output, factor, sums[r][v]);
+                    *output = if carried { sums[r][v] } else { s.mul_add(*output, factor, sums[r][v]) };
                 }
             }
         }

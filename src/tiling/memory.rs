@@ -50,8 +50,13 @@ impl Shape {
     pub const fn scratch_len_at(&self, level: Level, storage: KvStorage) -> usize {
         let rows = self.shared_rows();
         let needed = match Kernel::of(rows, rows, level) {
-            // As for items of the greatest tile; others need less.
-            Kernel::Many => sum(&many(self, level, storage, Tile::of(level).vecs).lens()),
+            // As for items of the greatest tile, and for as many rows as are few; others need less.
+            Kernel::Many => {
+                let tile = Tile::of(level);
+                let most = sum(&many(self, level, storage, tile.vecs).lens());
+                let last = sum(&few(self, level, tile.few_rows).lens());
+                if last > most { last } else { most }
+            }
             Kernel::Few => sum(&few(self, level, rows).lens()),
         };
         // To begin at a vector's boundary.

@@ -1,6 +1,6 @@
 //! The memory that follows from the tiles: of the scratch, and of what chunks of keys come to.
 
-use super::{CHUNKS, Cuts, Kernel, Tile, UNSPLIT, chunk, div_up};
+use super::{CHUNKS, Cuts, Kernel, SINGLE_TILE, Tile, UNSPLIT, chunk, div_up};
 use crate::isa::{LEVELS, Level};
 use crate::shape::Shape;
 
@@ -54,7 +54,7 @@ impl Shape {
             Kernel::Many => {
                 let tile = Tile::of(level);
                 let most = sum(&many(self, level, storage, tile.vecs).lens());
-                let last = sum(&few(self, level, tile.few_rows).lens());
+                let last = if SINGLE_TILE { 0 } else { sum(&few(self, level, tile.few_rows).lens()) };
                 if last > most { last } else { most }
             }
             Kernel::Few => sum(&few(self, level, rows).lens()),

@@ -431,6 +431,7 @@ fn any_number_of_bytes() {
         let shape = Shape { value_dim, ..support::shape(1, [2 * group, 2], [1, 830], head_dim) };
         Bytes(shape, 16 << 20).visit::<f32, f32, f32, f32>();
         visit_some(index, Bytes(shape, 1 << 20));
+        visit_some(index + 1, Bytes(shape, 16 << 20));
     }
 }
 

@@ -38,7 +38,8 @@ pub(crate) struct Tile {
     /// Keys of a block of the few-rows kernel; a multiple of `lanes`. From the caches of a Zen 4 (f32, d 64 and 128, groups of 1 and 4),
     /// 384 are 2 to 7 % faster than 128 at AVX-512, and 6 to 17 % faster than 64 at AVX2; 768 are no faster than 384.
     pub(crate) few_block: usize,
-    /// Keys whose values are fetched together where they come from memory, or 0; see [`Source::Memory`](crate::kernel).
+    /// Keys whose values are taken together where they come from memory (of narrow ones twice as many), or 0; see `Source::Memory`
+    /// of the few-rows kernel. 8, 16 and 32 are equal.
     pub(crate) streamed: usize,
     /// Keys of a chunk, a multiple of both blocks; see [`chunk`]. Taking in chunks of 768 costs 0.5 to 1 % of the time where K and V lie
     /// in the caches (Zen 4, AVX-512, d 128), of 384 2 %; from memory nothing. In f32 at d 128 one takes 31 µs to read from memory.

@@ -18,8 +18,9 @@ pub(super) enum Source<'a> {
     NearCache,
     /// Fetched ahead into the second-level cache.
     SharedCache(Ahead),
-    /// Also some keys' rows at a time into the nearest cache, in the order of their addresses: strips alone read parts of
-    /// rows, which no core's own prefetchers follow. What the block adds up to is kept in the slice, as long as the output.
+    /// Also some keys at a time, whose rows are fetched into the nearest cache in the order of their addresses: strips alone
+    /// read parts of rows, which no core's own prefetchers follow. What the block adds up to is kept in the slice, as long
+    /// as the output.
     Memory(Ahead, &'a mut [f32]),
 }
 
@@ -67,10 +68,16 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
     fn far(&self, weights: &[f32], factors: &[f32], output: &mut [f32], mut ahead: Ahead, sums: &mut [f32]) {
         let (s, carried) = (self.s, !sums.is_empty());
         sums.fill(0.0);
-        let step = if carried { Tile::of(S::LEVEL).streamed } else { self.values.rows() };
+        let wide = size_of::<V>() == size_of::<f32>();
+        let step = match Tile::of(S::LEVEL).streamed {
+            _ if !carried => self.values.rows(),
+            keys if wide => keys,
+            keys => 2 * keys,
+        };
         let mut first = 0;
         while let Some(values) = self.values.part(first, step.min(self.values.rows().saturating_sub(first))) {
-            if carried {
+            // Narrow values take more work than their bytes take time to come.
+            if carried && wide {
                 for row in values.iter() {
                     for line in (0..size_of_val(row)).step_by(LINE) {
                         s.prefetch_near(row.as_ptr().cast::<u8>().wrapping_add(line));

@@ -150,12 +150,22 @@ pub trait Isa: Copy {
     /// The two halves of `[a₀ b₀ a₁ b₁ …]`.
     fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F);
 
-    /// A step of the rounds in which `LANES` vectors become one of their sums, the first with `REACH` = `LANES / 2`, the
-    /// last with 1: adds lanes of `a` in pairs, and those of `b`, to `LANES / 2` sums each.
+    /// Lane `i` of the result is the sum of the lanes of vector `i`, for `LANES` vectors: about three instructions a sum, in a
+    /// fixed tree, the same for all. Overwrites the vectors.
     #[inline(always)]
-    fn fold<const REACH: usize>(self, a: Self::F, b: Self::F) -> Self::F {
-        let (x, y) = self.interleave(a, b);
-        self.add(x, y)
+    fn sum_each(self, vectors: &mut [Self::F]) -> Self::F {
+        let mut count = Self::LANES;
+        while count > 1 {
+            count /= 2;
+            let Some((low, high)) = vectors.get_mut(..2 * count).map(|v| v.split_at_mut(count)) else {
+                break;
+            };
+            for (a, b) in low.iter_mut().zip(high) {
+                let (x, y) = self.interleave(*a, *b);
+                *a = self.add(x, y);
+            }
+        }
+        vectors.first().copied().unwrap_or(self.zero())
     }
 
     /// The sum of a vector's lanes, as a fixed tree.
@@ -231,32 +241,6 @@ pub(crate) fn transpose<S: Isa>(s: S, mut square: [S::F; MAX_LANES]) -> [S::F; M
     square
 }
 
-/// Lane `i` of the result is the sum of the lanes of vector `i`, for `LANES` vectors: about three
-/// instructions a sum, in a fixed tree. Overwrites the vectors.
-#[inline(always)]
-pub(crate) fn sum_each<S: Isa>(s: S, vectors: &mut [S::F]) -> S::F {
-    if S::LANES >= 16 {
-        fold::<S, 8>(s, vectors);
-    }
-    if S::LANES >= 8 {
-        fold::<S, 4>(s, vectors);
-    }
-    if S::LANES >= 4 {
-        fold::<S, 2>(s, vectors);
-        fold::<S, 1>(s, vectors);
-    }
-    vectors.first().copied().unwrap_or(s.zero())
-}
-
-/// The round of [`sum_each`] that leaves `REACH` vectors of twice as many.
-#[inline(always)]
-fn fold<S: Isa, const REACH: usize>(s: S, vectors: &mut [S::F]) {
-    let Some((low, high)) = vectors.get_mut(..2 * REACH).map(|v| v.split_at_mut(REACH)) else { return };
-    for (a, b) in low.iter_mut().zip(high) {
-        *a = s.fold::<REACH>(*a, *b);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,7 +279,7 @@ mod tests {
                 assert_eq!(lanes(s, x), want, "{}", S::LEVEL);
             }
             let want: Vec<f32> = (0..n).map(|row| (0..n).map(|lane| (row * n + lane) as f32).sum()).collect();
-            assert_eq!(lanes(s, sum_each(s, &mut sums)), want, "{}", S::LEVEL);
+            assert_eq!(lanes(s, s.sum_each(&mut sums)), want, "{}", S::LEVEL);
         }
     }
 

@@ -91,8 +91,9 @@ impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for Fe
         sums.reset();
         let dims = task.keys().zip(task.values());
         let fetches = S::PREFETCHES && task.kv_bytes() > NEAR;
-        // A single row's strips are long.
-        let streams = count > 1 && task.kv_bytes() > SHARED;
+        // A single row's strips are long, and narrow values that are a strip wide lie in order; wide ones gain all the same.
+        let strips = size_of::<V>() == size_of::<f32>() || task.shape.value_dim > FEW_TOGETHER * S::LANES;
+        let streams = count > 1 && strips && task.kv_bytes() > SHARED;
         let mut hidden = false;
         for keys in sight.blocks(keys, Tile::of(S::LEVEL).few_block) {
             // What this adds in front is hidden, or the block would begin there.

@@ -8,7 +8,7 @@
 
 use super::{fetch, together};
 use crate::element::{Element, load_part};
-use crate::isa::{Isa, MAX_LANES, sum_each};
+use crate::isa::{Isa, MAX_LANES};
 use crate::panel::{Ahead, Panel};
 use crate::tiling::{FEW_TOGETHER, Tile};
 
@@ -111,7 +111,7 @@ fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize, const FAR: bool
         }
         let mut buffer = [0.0; SUMS];
         for (sums, to) in sums.chunks_exact_mut(S::LANES).zip(s.vectors_mut(&mut buffer)) {
-            *to = sum_each(s, sums);
+            *to = s.sum_each(sums);
         }
         for (from, to) in buffer.chunks_exact(tiles * KEYS).zip(scores.chunks_exact_mut(length)).take(ROWS) {
             if let Some(to) = to.get_mut(key..).and_then(|to| to.get_mut(..tiles * KEYS)) {

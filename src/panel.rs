@@ -90,16 +90,8 @@ impl<'a, T> Panel<'a, T> {
     #[inline(always)]
     pub(crate) fn columns<const ROWS: usize>(&self, first: usize) -> Columns<'a, ROWS, T> {
         let mut rows = [self.data.as_ptr(); ROWS];
-        if first.saturating_add(ROWS) <= self.rows {
-            let mut next = self.data.as_ptr().wrapping_add(first * self.stride);
-            for row in &mut rows {
-                *row = next;
-                next = next.wrapping_add(self.stride);
-            }
-        } else {
-            for (offset, row) in rows.iter_mut().enumerate() {
-                *row = self.row(first + offset).as_ptr();
-            }
+        for (offset, row) in rows.iter_mut().enumerate() {
+            *row = self.row(first + offset).as_ptr();
         }
         Columns { rows, cols: self.cols, data: PhantomData }
     }

@@ -423,11 +423,9 @@ impl Visit for Bytes {
 #[cfg(not(miri))]
 #[test]
 fn any_number_of_bytes() {
-    for (index, (group, [head_dim, value_dim])) in
-        [(1, [64, 64]), (2, [128, 128]), (3, [40, 72]), (5, [64, 200]), (8, [33, 147])]
-            .into_iter()
-            .enumerate()
-    {
+    let cases = [(3, [40, 72]), (2, [128, 128]), (5, [64, 200]), (8, [33, 147]), (1, [64, 64])];
+    let some = cases.into_iter().take(support::times(cases.len()));
+    for (index, (group, [head_dim, value_dim])) in some.enumerate() {
         let shape = Shape { value_dim, ..support::shape(1, [2 * group, 2], [1, 830], head_dim) };
         Bytes(shape, 16 << 20).visit::<f32, f32, f32, f32>();
         visit_some(index, Bytes(shape, 1 << 20));

@@ -8,7 +8,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::isa::{Isa, MAX_LANES, widen_f16};
-use crate::panel::Panel;
+use crate::panel::{Columns, ColumnsMut, Panel};
 use crate::view::View;
 
 /// A number that Q, K, V and the output may be stored as: [`f32`], [`f16`](half::f16) or [`bf16`](half::bf16),
@@ -112,42 +112,42 @@ pub(crate) fn store_part<S: Isa, T: Storage>(s: S, x: S::F, to: &mut [T]) {
     }
 }
 
-/// Columns `first..` of `LANES` rows of one length, a vector each; zeros past their end.
+/// Columns `first..` of the first `LANES` rows, a vector each; zeros past their end.
 #[inline(always)]
 pub(crate) fn load_square<S: Isa, T: Storage>(
     s: S,
-    rows: &[&[T]; MAX_LANES],
+    columns: &Columns<'_, MAX_LANES, T>,
     first: usize,
 ) -> [S::F; MAX_LANES] {
     let mut square = [s.zero(); MAX_LANES];
-    if rows[0].len() >= first + S::LANES {
+    if columns.left(first) >= S::LANES {
         for lane in 0..S::LANES {
-            square[lane] = T::load(s, rows[lane].get(first..).unwrap_or_default());
+            square[lane] = T::load(s, columns.get(lane, first, S::LANES));
         }
-    } else {
-        for (to, row) in square.iter_mut().zip(rows).take(S::LANES) {
-            *to = load_part(s, row.get(first..).unwrap_or_default());
-        }
+        return square;
     }
-    square
+    let mut narrow = square;
+    for (lane, to) in narrow.iter_mut().enumerate().take(S::LANES) {
+        *to = load_part(s, columns.get(lane, first, columns.left(first)));
+    }
+    narrow
 }
 
-/// Narrows `LANES` vectors into columns `first..` of as many rows of one length; what has no row, or lies past their
-/// end, is left out.
+/// Narrows `LANES` vectors into columns `first..` of as many rows; what has no row, or lies past their end, is left out.
 #[inline(always)]
 pub(crate) fn store_square<S: Isa, T: Storage>(
     s: S,
     square: &[S::F; MAX_LANES],
-    rows: &mut [&mut [T]; MAX_LANES],
+    columns: &mut ColumnsMut<'_, MAX_LANES, T>,
     first: usize,
 ) {
-    if rows[0].len() >= first + S::LANES {
+    if columns.left(first) >= S::LANES {
         for lane in 0..S::LANES {
-            T::store(s, square[lane], rows[lane].get_mut(first..).unwrap_or_default());
+            T::store(s, square[lane], columns.get(lane, first, S::LANES));
         }
     } else {
-        for (&from, row) in square.iter().zip(rows) {
-            store_part(s, from, row.get_mut(first..).unwrap_or_default());
+        for (lane, &from) in square.iter().enumerate().take(S::LANES) {
+            store_part(s, from, columns.get(lane, first, columns.left(first)));
         }
     }
 }

@@ -47,6 +47,7 @@
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+mod ahead;
 mod attention;
 mod element;
 mod error;

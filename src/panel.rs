@@ -6,6 +6,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::slice;
 
+use crate::ahead::{Ahead, RowsAhead, lines_of};
 use crate::view::{Strides, View, ViewMut};
 
 /// `rows` × `cols` numbers, rows `stride` apart.
@@ -73,16 +74,10 @@ impl<'a, T> Panel<'a, T> {
     pub(crate) fn ahead(&self, first: usize, bytes: usize) -> Ahead {
         let size = size_of::<T>();
         let first = first.wrapping_add(bytes.checked_div(self.cols * size).unwrap_or(0));
-        let row = self.data.as_ptr().wrapping_add(first.wrapping_mul(self.stride)).cast();
+        let row = self.data.as_ptr().wrapping_add(first.wrapping_mul(self.stride));
         // Rows without a gap between them are one.
-        let lines = if self.stride == self.cols { usize::MAX } else { self.lines() };
-        Ahead { row, stride: self.stride.wrapping_mul(size), lines, next: row, left: lines }
-    }
-
-    /// Cache lines of a row, at least.
-    #[inline(always)]
-    fn lines(&self) -> usize {
-        (self.cols * size_of::<T>()).div_ceil(LINE)
+        let lines = if self.stride == self.cols { usize::MAX } else { lines_of::<T>(self.cols) };
+        Ahead::new(row.cast(), self.stride.wrapping_mul(size), lines)
     }
 
     /// What lies at `[row][0]`, `[row][1]`, …, where rows past the last one repeat it:
@@ -109,44 +104,6 @@ impl<'a, T> Panel<'a, T> {
                 data: PhantomData,
             }
         })
-    }
-}
-
-/// Bytes of a cache line.
-pub(crate) const LINE: usize = 64;
-
-/// See [`Panel::ahead`]. Nothing is read through it: past the last row it leaves the data.
-#[derive(Clone, Copy)]
-pub(crate) struct Ahead {
-    /// The row that is being fetched, and the bytes from one to the next.
-    row: *const u8,
-    stride: usize,
-    /// Cache lines of a row.
-    lines: usize,
-    /// Those that are left of this one, and where they begin.
-    left: usize,
-    next: *const u8,
-}
-
-impl Default for Ahead {
-    /// Of no memory.
-    fn default() -> Self {
-        Self { row: core::ptr::null(), stride: 0, lines: 0, left: 0, next: core::ptr::null() }
-    }
-}
-
-impl Ahead {
-    /// Where the next `lines` cache lines begin; those past the end of a row count as its own.
-    #[inline(always)]
-    pub(crate) fn advance(&mut self, lines: usize) -> *const u8 {
-        let first = self.next;
-        self.next = first.wrapping_add(lines * LINE);
-        self.left = self.left.saturating_sub(lines);
-        if self.left == 0 {
-            self.row = self.row.wrapping_add(self.stride);
-            (self.next, self.left) = (self.row, self.lines);
-        }
-        first
     }
 }
 
@@ -204,6 +161,22 @@ impl<const ROWS: usize, T: Copy> Columns<'_, ROWS, T> {
             // SAFETY: as above.
             each(whole, unsafe { self.chunk(whole * width, self.cols - whole * width) });
         }
+    }
+
+    /// Elements of a row from column `first` on.
+    #[inline(always)]
+    pub(crate) fn left(&self, first: usize) -> usize {
+        self.cols.saturating_sub(first)
+    }
+
+    /// Elements `first..first + count` of row `row`; none if there are not so many rows or elements.
+    #[inline(always)]
+    pub(crate) fn get(&self, row: usize, first: usize, count: usize) -> &[T] {
+        if row >= ROWS || first + count > self.cols {
+            return &[];
+        }
+        // SAFETY: there is this row, and its elements end at `cols` at most.
+        unsafe { slice::from_raw_parts(self.rows[row].add(first), count) }
     }
 
     /// # Safety
@@ -376,6 +349,17 @@ impl Place {
         })
     }
 
+    /// The item's rows of `dim` elements, to be fetched.
+    #[inline(always)]
+    fn ahead<T>(&self, data: *const T, strides: Strides, dim: usize) -> RowsAhead {
+        let (head, position) = self.head_and_position(0);
+        let row = self.batch.wrapping_mul(strides.batch).wrapping_add(head.wrapping_mul(strides.head));
+        let row = data.wrapping_add(row.wrapping_add(position.wrapping_mul(strides.row)));
+        let heads = [head - self.kv_head * self.group, self.group];
+        let bytes = [strides.head, strides.row].map(|elements| elements.wrapping_mul(size_of::<T>()));
+        RowsAhead::new(row.cast(), lines_of::<T>(dim), self.count, heads, bytes)
+    }
+
     /// The positions of rows `rows` of the item.
     #[inline]
     pub(crate) fn positions(&self, rows: Range<usize>) -> Range<usize> {
@@ -420,6 +404,20 @@ impl<'a, T> Rows<'a, T> {
         }
         rows
     }
+
+    /// All rows, to be fetched.
+    #[inline(always)]
+    pub(crate) fn ahead(&self) -> RowsAhead {
+        self.place.ahead(self.view.data.as_ptr(), self.view.strides, self.dim)
+    }
+
+    /// As [`rows`](Self::rows), column by column.
+    #[inline]
+    pub(crate) fn columns<const ROWS: usize>(&self, first: usize) -> Columns<'a, ROWS, T> {
+        let rows = self.rows(first);
+        let cols = rows.iter().map(|row| row.len()).min().unwrap_or(0);
+        Columns { rows: rows.map(<[T]>::as_ptr), cols, data: PhantomData }
+    }
 }
 
 /// The output rows of one work item. Invariant: the rows of `place` are this value's alone.
@@ -457,20 +455,53 @@ impl<T> RowsMut<'_, T> {
         unsafe { slice::from_raw_parts_mut(self.data.add(at), self.dim) }
     }
 
-    /// Rows `first..` of the item, empty past the last one.
+    /// All rows, to be fetched.
+    #[inline(always)]
+    pub(crate) fn ahead(&self) -> RowsAhead {
+        self.place.ahead(self.data, self.strides, self.dim)
+    }
+
+    /// Rows `first..` of the item, those that there are.
     #[inline]
-    pub(crate) fn rows<const ROWS: usize>(&mut self, first: usize) -> [&mut [T]; ROWS] {
-        let mut rows: [&mut [T]; ROWS] = core::array::from_fn(|_| <&mut [T]>::default());
+    pub(crate) fn columns<const ROWS: usize>(&mut self, first: usize) -> ColumnsMut<'_, ROWS, T> {
+        let mut rows = [self.data; ROWS];
         let count = self.place.count.saturating_sub(first);
         let places = self.place.heads_and_positions(first).take(count);
         for (to, (head, position)) in rows.iter_mut().zip(places) {
             let at = self.place.batch * self.strides.batch
                 + head * self.strides.head
                 + position * self.strides.row;
-            // SAFETY: as in `row`; `heads_and_positions` names each row of the item once, and no two share an element.
-            *to = unsafe { slice::from_raw_parts_mut(self.data.add(at), self.dim) };
+            // SAFETY: as in `row`.
+            *to = unsafe { self.data.add(at) };
         }
-        rows
+        ColumnsMut { rows, count, cols: self.dim, borrow: PhantomData }
+    }
+}
+
+/// See [`RowsMut::columns`]. Invariant: each of the first `count` pointers, as far as there are so many, begins a row of `cols` elements
+/// that is this value's alone.
+pub(crate) struct ColumnsMut<'a, const ROWS: usize, T> {
+    rows: [*mut T; ROWS],
+    count: usize,
+    cols: usize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+impl<const ROWS: usize, T> ColumnsMut<'_, ROWS, T> {
+    /// Elements of a row from column `first` on.
+    #[inline(always)]
+    pub(crate) fn left(&self, first: usize) -> usize {
+        self.cols.saturating_sub(first)
+    }
+
+    /// Elements `first..first + count` of row `row`; none if there is no such row, or if it has not so many.
+    #[inline(always)]
+    pub(crate) fn get(&mut self, row: usize, first: usize, count: usize) -> &mut [T] {
+        if row >= self.count || row >= ROWS || first + count > self.cols {
+            return &mut [];
+        }
+        // SAFETY: there is this row, and its elements end at `cols` at most.
+        unsafe { slice::from_raw_parts_mut(self.rows[row].add(first), count) }
     }
 }
 

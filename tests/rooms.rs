@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room imports only from rooms above it (and from itself).
-const ROOMS: [&str; 13] = [
+const ROOMS: [&str; 14] = [
     "error",
     "extra",
     "shape",
     "view",
+    "ahead",
     "panel",
     "isa",
     "element",

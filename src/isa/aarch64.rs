@@ -4,11 +4,11 @@
 //! `FEAT_FP16` adds is arithmetic in half precision, which nothing here does.
 #![allow(unsafe_code, reason = "intrinsics, and tokens made from the proof that a `Level` is")]
 
-use super::by_pulp::{ByPulp, operations, scale};
+use super::by_pulp::{ByPulp, operations, scale, sum_each, transpose};
 use super::{Isa, Level, MAX_LANES, TileOp};
 use core::arch::aarch64::*;
 use core::arch::asm;
-use pulp::{Simd, cast};
+use pulp::{Simd, cast, f32x4};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Neon {
@@ -33,7 +33,7 @@ impl ByPulp for Neon {
 }
 
 impl Isa for Neon {
-    type F = pulp::f32x4;
+    type F = f32x4;
     type M = pulp::m32x4;
     const LEVEL: Level = Level::NEON;
 
@@ -59,9 +59,13 @@ impl Isa for Neon {
     }
 
     #[inline(always)]
-    fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F) {
-        // SAFETY: the token proves NEON.
-        unsafe { (cast(vzip1q_f32(cast(a), cast(b))), cast(vzip2q_f32(cast(a), cast(b)))) }
+    fn transpose(self, square: &mut [Self::F; MAX_LANES]) {
+        transpose(square, |a, b| self.interleave(a, b));
+    }
+
+    #[inline(always)]
+    fn sum_each(self, vectors: &mut [Self::F]) -> Self::F {
+        sum_each(self, vectors, |a, b| self.interleave(a, b))
     }
 
     #[inline(always)]
@@ -111,5 +115,14 @@ impl Isa for Neon {
             vshrn_n_u32::<16>(vbslq_u32(number, rounded, quiet))
         };
         *bits = cast(narrow);
+    }
+}
+
+impl Neon {
+    /// The two halves of `[a₀ b₀ a₁ b₁ …]`.
+    #[inline(always)]
+    fn interleave(self, a: f32x4, b: f32x4) -> (f32x4, f32x4) {
+        // SAFETY: the token proves NEON.
+        unsafe { (cast(vzip1q_f32(cast(a), cast(b))), cast(vzip2q_f32(cast(a), cast(b)))) }
     }
 }

@@ -1,6 +1,8 @@
 //! What every instruction set with vectors takes from `pulp`.
 
 use super::Isa;
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+use super::MAX_LANES;
 use pulp::Simd;
 
 /// An instruction set by a `pulp` token.
@@ -107,6 +109,32 @@ pub(super) fn scale<S: ByPulp>(isa: S, p: S::F, power: S::F) -> S::F {
     let s = isa.simd();
     let exponent = s.wrapping_dyn_shl_u32s(s.transmute_u32s_f32s(power), s.splat_u32s(23));
     isa.mul(p, s.transmute_f32s_u32s(exponent))
+}
+
+/// [`Isa::transpose`] of vectors of four, by what gives the two halves of `[a₀ b₀ a₁ b₁ …]`.
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+#[inline(always)]
+pub(super) fn transpose<F: Copy>(square: &mut [F; MAX_LANES], interleave: impl Fn(F, F) -> (F, F)) {
+    for _ in 0..2 {
+        let (first, second) = (interleave(square[0], square[2]), interleave(square[1], square[3]));
+        [square[0], square[1], square[2], square[3]] = [first.0, first.1, second.0, second.1];
+    }
+}
+
+/// [`Isa::sum_each`], likewise.
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+#[inline(always)]
+pub(super) fn sum_each<S: Isa>(
+    s: S,
+    vectors: &[S::F],
+    interleave: impl Fn(S::F, S::F) -> (S::F, S::F),
+) -> S::F {
+    let Some(&[a, b, c, d]) = vectors.first_chunk::<4>() else { return s.zero() };
+    let sum = |a, b| {
+        let (x, y) = interleave(a, b);
+        s.add(x, y)
+    };
+    sum(sum(a, c), sum(b, d))
 }
 
 /// Half-precision bits, zero-extended to 32, as f32: exact, for zeros, subnormals, infinities and NaN too. For sets that have no instruction for it.

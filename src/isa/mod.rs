@@ -147,26 +147,12 @@ pub trait Isa: Copy {
     #[inline(always)]
     fn prefetch_near(self, _: *const u8) {}
 
-    /// The two halves of `[a₀ b₀ a₁ b₁ …]`.
-    fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F);
+    /// Transposes the square of the first `LANES` vectors.
+    fn transpose(self, square: &mut [Self::F; MAX_LANES]);
 
     /// Lane `i` of the result is the sum of the lanes of vector `i`, for `LANES` vectors: about three instructions a sum, in a
     /// fixed tree, the same for all. Overwrites the vectors.
-    #[inline(always)]
-    fn sum_each(self, vectors: &mut [Self::F]) -> Self::F {
-        let mut count = Self::LANES;
-        while count > 1 {
-            count /= 2;
-            let Some((low, high)) = vectors.get_mut(..2 * count).map(|v| v.split_at_mut(count)) else {
-                break;
-            };
-            for (a, b) in low.iter_mut().zip(high) {
-                let (x, y) = self.interleave(*a, *b);
-                *a = self.add(x, y);
-            }
-        }
-        vectors.first().copied().unwrap_or(self.zero())
-    }
+    fn sum_each(self, vectors: &mut [Self::F]) -> Self::F;
 
     /// The sum of a vector's lanes, as a fixed tree.
     fn sum_lanes(self, a: Self::F) -> f32;
@@ -225,22 +211,6 @@ fn narrow<S: Isa>(s: S, x: S::F, bits: &mut [u16], one: impl Fn(f32) -> u16) {
     }
 }
 
-/// Transposes the first `LANES` vectors: log₂ `LANES` rounds, each interleaving vector `i` with vector
-/// `i + LANES/2`.
-#[inline(always)]
-pub(crate) fn transpose<S: Isa>(s: S, mut square: [S::F; MAX_LANES]) -> [S::F; MAX_LANES] {
-    let mut round = 1;
-    while round < S::LANES {
-        let mut next = square;
-        for i in 0..S::LANES / 2 {
-            (next[2 * i], next[2 * i + 1]) = s.interleave(square[i], square[i + S::LANES / 2]);
-        }
-        square = next;
-        round *= 2;
-    }
-    square
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,7 +243,7 @@ mod tests {
                 *to = from(s, |lane| (row * n + lane) as f32);
             }
             let mut sums = square;
-            let square = transpose(s, square);
+            s.transpose(&mut square);
             for (row, &x) in square.iter().enumerate().take(n) {
                 let want: Vec<f32> = (0..n).map(|lane| (lane * n + row) as f32).collect();
                 assert_eq!(lanes(s, x), want, "{}", S::LEVEL);

@@ -101,8 +101,11 @@ impl Isa for Scalar {
     }
 
     #[inline(always)]
-    fn interleave(self, a: f32, b: f32) -> (f32, f32) {
-        (a, b)
+    fn transpose(self, _: &mut [f32; MAX_LANES]) {}
+
+    #[inline(always)]
+    fn sum_each(self, vectors: &mut [f32]) -> f32 {
+        vectors.first().copied().unwrap_or(0.0)
     }
 
     #[inline(always)]

@@ -2,10 +2,17 @@
 //! instruction that its engine lacks is refused whole.
 #![allow(unsafe_code, reason = "tokens made from the proof that a `Level` is")]
 
-use super::by_pulp::{ByPulp, operations, scale, widen_f16_bits};
+use super::by_pulp::{ByPulp, operations, scale, sum_each, transpose, widen_f16_bits};
 use super::{Isa, Level, MAX_LANES, TileOp};
 use core::arch::wasm32::*;
-use pulp::{Simd, cast};
+use pulp::{Simd, cast, f32x4};
+
+/// The two halves of `[a₀ b₀ a₁ b₁ …]`.
+#[inline(always)]
+fn interleave(a: f32x4, b: f32x4) -> (f32x4, f32x4) {
+    let (a, b): (v128, v128) = (cast(a), cast(b));
+    (cast(i32x4_shuffle::<0, 4, 1, 5>(a, b)), cast(i32x4_shuffle::<2, 6, 3, 7>(a, b)))
+}
 
 macro_rules! isa {
     ($name:ident, $pulp:ty, $level:expr, $new:ident, $doc:literal) => {
@@ -33,7 +40,7 @@ macro_rules! isa {
         }
 
         impl Isa for $name {
-            type F = pulp::f32x4;
+            type F = f32x4;
             type M = pulp::m32x4;
             const LEVEL: Level = $level;
 
@@ -59,9 +66,13 @@ macro_rules! isa {
             }
 
             #[inline(always)]
-            fn interleave(self, a: Self::F, b: Self::F) -> (Self::F, Self::F) {
-                let (a, b): (v128, v128) = (cast(a), cast(b));
-                (cast(i32x4_shuffle::<0, 4, 1, 5>(a, b)), cast(i32x4_shuffle::<2, 6, 3, 7>(a, b)))
+            fn transpose(self, square: &mut [Self::F; MAX_LANES]) {
+                transpose(square, interleave);
+            }
+
+            #[inline(always)]
+            fn sum_each(self, vectors: &mut [Self::F]) -> Self::F {
+                sum_each(self, vectors, interleave)
             }
 
             #[inline(always)]

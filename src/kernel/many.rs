@@ -21,17 +21,14 @@ use core::ops::Range;
 use core::slice;
 
 use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
+use super::later::Later;
 use super::softmax::Total;
 use super::{Nest, Results, Sight, Task, Trust, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
-use crate::isa::{Isa, MAX_LANES, transpose};
-use crate::panel::{LINE, Panel, Place, Rows};
+use crate::isa::{Isa, MAX_LANES};
+use crate::panel::{Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{CHUNKS, Carver, MAX_GROUPS, Many, Tile, many};
-
-/// Rows of the output, and of the queries that come next, that are fetched ahead with each block of keys: a row at a
-/// time as they are stored, each line would be waited for.
-const AHEAD: usize = 32;
 
 /// `LANES · VECS` rows.
 pub(super) struct Group<'a> {
@@ -88,6 +85,7 @@ pub(super) fn run<
     });
     let wide = carver.take(sizes.wide);
     let (query_scale, score_scale) = A::scales(task.modifiers.scale);
+    let later = Later::of::<S, _, _, _, _>(&task);
     visits.run(ManyRows::<S, Q, K, V, O, A, KEYS, VECS> {
         s,
         task,
@@ -98,7 +96,7 @@ pub(super) fn run<
         wide,
         query_scale,
         score_scale,
-        later: 0..if S::PREFETCHES { count } else { 0 },
+        later,
         arithmetic: PhantomData,
     });
 }
@@ -114,8 +112,7 @@ struct ManyRows<'r, 'a, S, Q, K, V, O, A, const KEYS: usize, const VECS: usize> 
     wide: &'a mut [f32],
     query_scale: f32,
     score_scale: f32,
-    /// Rows to fetch for later.
-    later: Range<usize>,
+    later: Later,
     arithmetic: PhantomData<A>,
 }
 
@@ -142,21 +139,19 @@ where
 
     #[inline(always)]
     fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool {
-        let Self { s, task, scoring, sight, groups, wide, score_scale, later, .. } = self;
+        let Self { s, task, scoring, sight, sizes, groups, wide, score_scale, later, .. } = self;
         let s = *s;
         for group in present!(groups) {
             group.sums.reset::<S, VECS>(s);
         }
         let dims = task.keys().zip(task.values());
-        let next = task.next_queries();
         let mut hidden = false;
-        for block in sight.blocks(keys, Tile::of(S::LEVEL).block) {
-            for row in later.by_ref().take(AHEAD) {
-                fetch(s, task.results.out.row(row));
-                if let Some(next) = &next {
-                    fetch(s, next.row(row));
-                }
-            }
+        let length = Tile::of(S::LEVEL).block;
+        for block in sight.blocks(keys, length) {
+            // Before the scores, and around the softmax of each group.
+            let blocks = (keys.end - block.start).div_ceil(length);
+            later.spread((1 + 2 * sizes.groups) * blocks);
+            later.fetch(s);
             let Some((keys, values)) = dims else { break };
             let (Some(keys), Some(values)) =
                 (keys.part(block.start, block.len()), values.part(block.start, block.len()))
@@ -191,8 +186,11 @@ where
                 };
                 hidden |= hiding != Hiding::Nothing;
                 group.modify::<S, VECS>(s, scoring, hiding, inspection);
+                later.fetch(s);
                 group.update::<S, VECS>(s, hiding);
-                A::add::<KEYS, VECS>(s, values, group.keys.start - block.start, group, hiding, &mut wide);
+                later.fetch(s);
+                let first = group.keys.start - block.start;
+                A::add::<KEYS, VECS>(s, values, first, group, hiding, &mut wide);
             }
         }
         !(hidden
@@ -241,14 +239,6 @@ where
             let (rows, place) = (group.rows.clone(), self.task.place);
             finish::<S, O, VECS>(self.s, output, state, rows, place, sinks, self.task.results);
         }
-    }
-}
-
-/// Asks for the cache lines of a row.
-#[inline(always)]
-fn fetch<S: Isa, T>(s: S, row: &[T]) {
-    for offset in (0..size_of_val(row)).step_by(LINE) {
-        s.prefetch(row.as_ptr().cast::<u8>().wrapping_add(offset));
     }
 }
 
@@ -402,21 +392,29 @@ fn load_queries<S: Isa, Q: Element, const VECS: usize>(
             let scale = s.splat(scale);
             let queries = s.vectors_mut(queries).as_chunks_mut::<VECS>().0;
             for v in 0..VECS {
-                let rows: [_; MAX_LANES] = from.rows(first + v * S::LANES);
                 if S::LANES == 1 {
                     // There is nothing to transpose.
                     in_rounds(
                         queries,
-                        rows[0],
+                        from.row(first + v),
                         #[inline(always)]
                         |to, from| to[v] = s.mul(scale, Q::load(s, slice::from_ref(from))),
                     );
                     continue;
                 }
+                let columns = from.columns(first + v * S::LANES);
                 for (chunk, to) in queries.chunks_mut(S::LANES).enumerate() {
-                    let square = transpose(s, load_square(s, &rows, chunk * S::LANES));
-                    for (to, &from) in to.iter_mut().zip(&square) {
-                        to[v] = s.mul(scale, from);
+                    let mut square = load_square(s, &columns, chunk * S::LANES);
+                    s.transpose(&mut square);
+                    // Whole squares stay in registers.
+                    if to.len() == S::LANES {
+                        for column in 0..S::LANES {
+                            to[column][v] = s.mul(scale, square[column]);
+                        }
+                    } else {
+                        for (to, from) in to.iter_mut().zip(square) {
+                            to[v] = s.mul(scale, from);
+                        }
                     }
                 }
             }
@@ -452,10 +450,9 @@ fn finish<S: Isa, O: Element, const VECS: usize>(
                     f32::load(s, &buffer)
                 });
                 let total = Total::new(s, maxima[v], sums[v], sinks);
-                let mut to: [_; MAX_LANES] = results.out.rows(first);
                 if S::LANES == 1 {
                     in_rounds(
-                        to[0],
+                        results.out.row(first),
                         output,
                         #[inline(always)]
                         |to, from| O::store(s, total.normalise(s, from[v]), slice::from_mut(to)),
@@ -463,12 +460,22 @@ fn finish<S: Isa, O: Element, const VECS: usize>(
                     results.report(s, first..first + lanes, &total);
                     continue;
                 }
+                let mut to = results.out.columns(first);
                 for (chunk, from) in output.chunks(S::LANES).enumerate() {
                     let mut square = [s.zero(); MAX_LANES];
-                    for (to, from) in square.iter_mut().zip(from) {
-                        *to = total.normalise(s, from[v]);
+                    if from.len() == S::LANES {
+                        for column in 0..S::LANES {
+                            square[column] = total.normalise(s, from[column][v]);
+                        }
+                    } else {
+                        let mut narrow = square;
+                        for (to, from) in narrow.iter_mut().zip(from) {
+                            *to = total.normalise(s, from[v]);
+                        }
+                        square = narrow;
                     }
-                    store_square(s, &transpose(s, square), &mut to, chunk * S::LANES);
+                    s.transpose(&mut square);
+                    store_square(s, &square, &mut to, chunk * S::LANES);
                 }
                 results.report(s, first..first + lanes, &total);
             }

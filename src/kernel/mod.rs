@@ -19,6 +19,7 @@
 
 mod arithmetic;
 mod few;
+mod later;
 mod many;
 mod scores;
 mod softmax;

@@ -6,7 +6,7 @@ use super::dense::{Bias, Dense, Mask, TOGETHER};
 use super::visibility::{Limits, Sequence};
 use super::{Modifiers, Strip, alibi, dense, softcap, visibility};
 use crate::extra::Extra;
-use crate::isa::{Isa, MAX_LANES, transpose};
+use crate::isa::{Isa, MAX_LANES};
 use crate::panel::{Place, RowsMut};
 
 /// What lies in the lanes of a score vector.
@@ -240,7 +240,9 @@ impl<S: Isa> Block<'_, S> {
         let (starts, lanes) = (self.starts(bias, place), self.lanes);
         for (strip, key, count) in self.strips(s, S::LANES) {
             if lanes == Lanes::Rows {
-                dense::apply(s, strip, &transpose(s, bias.load(s, &starts, key, count)));
+                let mut square = bias.load(s, &starts, key, count);
+                s.transpose(&mut square);
+                dense::apply(s, strip, &square);
             } else {
                 dense::apply(s, strip, &bias.load(s, &starts[..1], key, count));
             }

@@ -22,10 +22,11 @@ use values::{Source, accumulate};
 use super::softmax::{Total, merge, safe_maximum, weigh};
 use super::values::{holds_nan, is_finite};
 use super::{Nest, Results, Sight, Task, Trust};
+use crate::ahead::{Ahead, LINE};
 use crate::element::{Element, load_part, store_part};
 use crate::isa::Isa;
 use crate::math::exp;
-use crate::panel::{Ahead, LINE, Place, Rows};
+use crate::panel::{Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, FEW_TOGETHER, Few, Tile, few, padded};
 

@@ -7,9 +7,10 @@
 )]
 
 use super::{fetch, together};
+use crate::ahead::Ahead;
 use crate::element::{Element, load_part};
 use crate::isa::{Isa, MAX_LANES};
-use crate::panel::{Ahead, Panel};
+use crate::panel::Panel;
 use crate::tiling::{FEW_TOGETHER, Tile};
 
 /// Sums that [`dot`] holds at a time: a vector of them or, where vectors are short, a tile's.

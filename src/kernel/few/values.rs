@@ -7,9 +7,10 @@
 )]
 
 use super::{fetch, together};
+use crate::ahead::{Ahead, LINE};
 use crate::element::{Element, load_part};
 use crate::isa::Isa;
-use crate::panel::{Ahead, LINE, Panel};
+use crate::panel::Panel;
 use crate::score::block::Hiding;
 use crate::tiling::{FEW_TOGETHER, Tile, padded};
 

@@ -1,0 +1,49 @@
+//! Memory that the many-rows kernel needs later: the item's rows of the output, and the queries of the item that comes next.
+
+use super::Task;
+use crate::ahead::RowsAhead;
+use crate::element::Element;
+use crate::isa::Isa;
+
+/// None where no level fetches ahead.
+const KINDS: usize = if cfg!(any(target_arch = "x86", target_arch = "x86_64")) { 2 } else { 0 };
+
+/// What is left of it. It is fetched while the keys are computed, in parts: what is asked for at once waits for each other, and the
+/// multiply-adds with it.
+pub(super) struct Later {
+    rows: [Option<RowsAhead>; KINDS],
+    /// Rows of each that are fetched together.
+    each: [usize; KINDS],
+}
+
+impl Later {
+    #[inline(always)]
+    pub(super) fn of<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
+        task: &Task<'_, Q, K, V, O>,
+    ) -> Self {
+        let mut later = Self { rows: [const { None }; KINDS], each: [0; KINDS] };
+        if let (true, [out, queries]) = (S::PREFETCHES, later.rows.as_mut_slice()) {
+            *out = Some(task.results.out.ahead());
+            *queries = task.next_queries().map(|rows| rows.ahead());
+        }
+        later
+    }
+
+    /// From now on what is left is fetched in so many parts.
+    #[inline(always)]
+    pub(super) fn spread(&mut self, parts: usize) {
+        for (each, rows) in self.each.iter_mut().zip(&self.rows) {
+            *each = rows.as_ref().and_then(|rows| rows.left().checked_div(parts)).map_or(0, |n| n + 1);
+        }
+    }
+
+    /// A part.
+    #[inline(never)]
+    pub(super) fn fetch<S: Isa>(&mut self, s: S) {
+        for (rows, &each) in self.rows.iter_mut().zip(&self.each) {
+            if let Some(rows) = rows {
+                rows.advance(each, |line| s.prefetch(line));
+            }
+        }
+    }
+}

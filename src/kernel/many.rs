@@ -356,8 +356,14 @@ impl<'a> Group<'a> {
         if hiding == Hiding::Nothing && scoring.is_plain() && inspection.is_none() {
             return;
         }
-        let (rows, keys) = (self.rows.clone(), self.keys.clone());
-        let scores = self.weights.get_mut(..keys.len() * S::LANES * VECS).unwrap_or_default();
+        let (rows, mut keys, row) = (self.rows.clone(), self.keys.clone(), S::LANES * VECS);
+        let mut scores = self.weights.get_mut(..keys.len() * row).unwrap_or_default();
+        if inspection.is_none() {
+            let modified = scoring.modified(&self.positions, &keys, hiding);
+            let first = modified.start - keys.start;
+            scores = scores.get_mut(first * row..(first + modified.len()) * row).unwrap_or_default();
+            keys = modified;
+        }
         modify::<S, VECS>(s, scores, scoring, rows, keys, hiding, inspection);
     }
 }

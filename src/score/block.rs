@@ -89,6 +89,19 @@ impl<'a> Scoring<'a> {
         m.mask.is_some() || m.bias.is_some() || !self.sequence.all_see(positions, keys)
     }
 
+    /// Those of `keys` that a score changes for by more than the scale, or may.
+    pub(crate) fn modified(
+        &self,
+        positions: &Range<usize>,
+        keys: &Range<usize>,
+        hiding: Hiding,
+    ) -> Range<usize> {
+        if hiding == Hiding::Some && self.is_plain() && self.modifiers.mask.is_none() {
+            return self.sequence.edges(positions, keys);
+        }
+        keys.clone()
+    }
+
     /// Whether nothing but the scale changes a score that is not hidden.
     pub(crate) fn is_plain(&self) -> bool {
         let m = self.modifiers;

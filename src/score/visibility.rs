@@ -187,6 +187,17 @@ impl Sequence {
                 || self.length < keys.end)
     }
 
+    /// Of `keys`, a range of which all that some of the rows does not see are.
+    pub(crate) fn edges(&self, rows: &Range<usize>, keys: &Range<usize>) -> Range<usize> {
+        if !LIMITS || rows.end > self.rows || self.prefix > 0 {
+            return keys.clone();
+        }
+        let (first, last) = (self.seen(rows.start), self.seen(rows.end.saturating_sub(1)));
+        let start = if keys.start < last.start { keys.start } else { first.end.clamp(keys.start, keys.end) };
+        let end = if first.end < keys.end { keys.end } else { last.start.clamp(start, keys.end) };
+        start..end
+    }
+
     /// Whether each of the rows sees all `keys`.
     pub(crate) fn all_see(&self, rows: &Range<usize>, keys: &Range<usize>) -> bool {
         if !LIMITS {
@@ -307,6 +318,13 @@ mod tests {
                     assert_eq!(range, *first..last + 1);
                 }
                 let all = block.clone().all(|key| rows.clone().all(|row| seen(row, key)));
+                let edges = sequence.edges(&rows, &block);
+                let hidden = |key: usize| rows.clone().any(|row| !seen(row, key));
+                assert!(edges.start >= block.start && edges.end <= block.end && edges.start <= edges.end);
+                assert!(
+                    block.clone().all(|key| edges.contains(&key) || !hidden(key)),
+                    "{v:?} {rows:?} {block:?}"
+                );
                 // Only a range that is partly prefix and partly window may be seen by all without being found so.
                 assert!(all || !sequence.all_see(&rows, &block), "{v:?} {rows:?} {block:?}");
                 assert!(

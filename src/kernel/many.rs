@@ -44,6 +44,8 @@ pub(super) struct Group<'a> {
     positions: Range<usize>,
     /// Which keys of the block they see; empty for none.
     pub(super) keys: Range<usize>,
+    /// Whether nothing has been added to the output, which then holds anything.
+    fresh: bool,
 }
 
 /// None where no level has chunks.
@@ -143,6 +145,7 @@ where
         let s = *s;
         for group in present!(groups) {
             group.sums.reset::<S, VECS>(s);
+            group.fresh = true;
         }
         let dims = task.keys().zip(task.values());
         let mut hidden = false;
@@ -193,6 +196,11 @@ where
                 A::add::<KEYS, VECS>(s, values, first, group, hiding, &mut wide);
             }
         }
+        for group in present!(groups) {
+            if group.fresh {
+                group.sums.output.fill(0.0);
+            }
+        }
         !(hidden
             && trust == Trust::Full
             && groups.iter().any(|group| values::holds_nan(s, group.sums.output)))
@@ -210,6 +218,7 @@ where
     fn compute_nothing(&mut self) {
         for group in present!(self.groups) {
             group.sums.reset::<S, VECS>(self.s);
+            group.sums.output.fill(0.0);
         }
     }
 
@@ -259,10 +268,9 @@ impl<'a> Sums<'a> {
         Self { output: carver.take(sizes.output), state: carver.take(sizes.state) }
     }
 
-    /// To what no keys come to.
+    /// To what no keys come to, but for the output.
     #[inline(always)]
     fn reset<S: Isa, const VECS: usize>(&mut self, s: S) {
-        self.output.fill(0.0);
         for (index, x) in s.vectors_mut(self.state).iter_mut().enumerate() {
             *x = s.splat(if index < VECS { f32::NEG_INFINITY } else { 0.0 });
         }
@@ -307,6 +315,7 @@ impl<'a> Group<'a> {
             rows: 0..0,
             positions: 0..0,
             keys: 0..0,
+            fresh: false,
         }
     }
 
@@ -319,6 +328,7 @@ impl<'a> Group<'a> {
             positions: place.positions(rows.clone()),
             rows,
             keys: 0..0,
+            fresh: true,
         }
     }
 
@@ -331,11 +341,12 @@ impl<'a> Group<'a> {
         hiding: Hiding,
     ) {
         let factor = self.sums.state.get(2 * S::LANES * VECS..).unwrap_or_default();
+        let fresh = core::mem::replace(&mut self.fresh, false);
         let (weights, output) = (&*self.weights, &mut *self.sums.output);
         if hiding == Hiding::Marked {
-            values::accumulate::<S, V, A, COLS, VECS, true>(s, values, weights, factor, output);
+            values::accumulate::<S, V, A, COLS, VECS, true>(s, values, weights, factor, output, fresh);
         } else {
-            values::accumulate::<S, V, A, COLS, VECS, false>(s, values, weights, factor, output);
+            values::accumulate::<S, V, A, COLS, VECS, false>(s, values, weights, factor, output, fresh);
         }
     }
 

@@ -26,7 +26,7 @@ use crate::panel::Panel;
 
 /// `output[c][row] = factor[row] · output[c][row] + Σ_key values[key][c] · weights[key][row]`: `weights` is
 /// `[keys][VECS]` vectors, `output` `[value_dim][VECS]`, `factor` `VECS`. Compiled once for each level, and each
-/// type that is read in place.
+/// type that is read in place. A `fresh` output is written, not read.
 #[inline(never)]
 pub(super) fn accumulate<
     S: Isa,
@@ -41,6 +41,7 @@ pub(super) fn accumulate<
     weights: &[f32],
     factor: &[f32],
     output: &mut [f32],
+    fresh: bool,
 ) {
     s.vectorize(
         #[inline(always)]
@@ -48,7 +49,8 @@ pub(super) fn accumulate<
             let weights = s.vectors(weights).as_chunks::<VECS>().0;
             let Some(factor) = s.vectors(factor).first_chunk::<VECS>() else { return };
             let output = s.vectors_mut(output).as_chunks_mut::<VECS>().0;
-            let pass = Pass::<S, V, A, VECS, MARKED> { s, values, weights, factor, arithmetic: PhantomData };
+            let pass =
+                Pass::<S, V, A, VECS, MARKED> { s, values, weights, factor, fresh, arithmetic: PhantomData };
             // Whole tiles, then fours, then ones: one tile less where that leaves fours only.
             let mut tiles = output.len() / COLS;
             let leaves_fours = |tiles: usize| (output.len() - tiles * COLS).is_multiple_of(4);
@@ -78,6 +80,7 @@ struct Pass<'a, S: Isa, V: Storage, A, const VECS: usize, const MARKED: bool> {
     values: Panel<'a, V>,
     weights: &'a [[S::F; VECS]],
     factor: &'a [S::F; VECS],
+    fresh: bool,
     arithmetic: PhantomData<A>,
 }
 
@@ -103,6 +106,10 @@ impl<S: Isa, V: Storage, A: MulAdd<S>, const VECS: usize, const MARKED: bool>
                 }
             },
         );
+        if self.fresh {
+            *output = sums;
+            return;
+        }
         for c in 0..COLS {
             for v in 0..VECS {
                 output[c][v] = s.mul_add(output[c][v], self.factor[v], sums[c][v]);

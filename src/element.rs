@@ -55,8 +55,22 @@ impl Element for f32 {}
 impl Element for f16 {}
 impl Element for bf16 {}
 
+/// What a tile multiplies vectors by.
+pub trait Factor: Copy {
+    /// As f32, or the bits of a pair that the instruction for pairs takes in its place.
+    fn as_f32(self) -> f32;
+}
+
+/// The first in the low half.
+impl Factor for [bf16; 2] {
+    #[inline(always)]
+    fn as_f32(self) -> f32 {
+        f32::from_bits(u32::from(self[0].to_bits()) | u32::from(self[1].to_bits()) << 16)
+    }
+}
+
 /// What the kernels need of an [`Element`].
-pub trait Storage: Copy + Send + Sync + 'static {
+pub trait Storage: Factor + Send + Sync + 'static {
     /// The number 0.
     const ZERO: Self;
     /// Whether a panel must be widened before it can be read as f32.
@@ -70,9 +84,6 @@ pub trait Storage: Copy + Send + Sync + 'static {
 
     /// Rounds to nearest, ties to even.
     fn narrow(x: f32) -> Self;
-
-    /// As f32.
-    fn as_f32(self) -> f32;
 
     /// The first vector of `from`; zeros where it is shorter than one.
     fn load<S: Isa>(s: S, from: &[Self]) -> S::F;
@@ -183,6 +194,13 @@ fn widen_panel<'a, S: Isa, T: Storage>(s: S, panel: Panel<'_, T>, wide: &'a mut 
     Panel::new(wide, cols, panel.rows(), cols)
 }
 
+impl Factor for f32 {
+    #[inline(always)]
+    fn as_f32(self) -> f32 {
+        self
+    }
+}
+
 impl Storage for f32 {
     const ZERO: Self = 0.0;
     const WIDENS: bool = false;
@@ -190,11 +208,6 @@ impl Storage for f32 {
     #[inline(always)]
     fn narrow(x: f32) -> Self {
         x
-    }
-
-    #[inline(always)]
-    fn as_f32(self) -> f32 {
-        self
     }
 
     #[inline(always)]
@@ -215,6 +228,13 @@ impl Storage for f32 {
     }
 }
 
+impl Factor for f16 {
+    #[inline(always)]
+    fn as_f32(self) -> f32 {
+        widen_f16(self.to_bits())
+    }
+}
+
 impl Storage for f16 {
     const ZERO: Self = f16::ZERO;
     const WIDENS: bool = true;
@@ -222,11 +242,6 @@ impl Storage for f16 {
     #[inline(always)]
     fn narrow(x: f32) -> Self {
         f16::from_f32(x)
-    }
-
-    #[inline(always)]
-    fn as_f32(self) -> f32 {
-        widen_f16(self.to_bits())
     }
 
     #[inline(always)]
@@ -245,6 +260,13 @@ impl Storage for f16 {
     }
 }
 
+impl Factor for bf16 {
+    #[inline(always)]
+    fn as_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
 impl Storage for bf16 {
     const ZERO: Self = bf16::ZERO;
     const WIDENS: bool = true;
@@ -257,11 +279,6 @@ impl Storage for bf16 {
     #[inline(always)]
     fn narrow(x: f32) -> Self {
         bf16::from_f32(x)
-    }
-
-    #[inline(always)]
-    fn as_f32(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
     #[inline(always)]

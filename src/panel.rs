@@ -21,6 +21,13 @@ pub struct Panel<'a, T = f32> {
 }
 
 impl<'a, T> Panel<'a, T> {
+    /// The columns in pairs of neighbours, if every row begins and ends with a whole one.
+    #[inline]
+    pub(crate) fn pairs(&self) -> Option<Panel<'a, [T; 2]>> {
+        let even = self.stride.is_multiple_of(2) && self.cols.is_multiple_of(2);
+        even.then(|| Panel::new(self.data.as_chunks().0, self.stride / 2, self.rows, self.cols / 2)).flatten()
+    }
+
     /// `None` if there is no element, or if `data` is too short.
     #[inline]
     pub(crate) fn new(data: &'a [T], stride: usize, rows: usize, cols: usize) -> Option<Self> {

@@ -3,7 +3,7 @@
 //! | | f32 ([`Single`]) | pairs of bf16 ([`Paired`]) |
 //! |---|---|---|
 //! | queries | `[head_dim][VECS]`, scaled | `[head_dim / 2][VECS]` pairs of neighbours, scaled by a power of two |
-//! | keys | in place, or widened | `[key][head_dim / 2]` pairs of neighbours |
+//! | keys | in place, or widened | `[key][head_dim / 2]` pairs of neighbours: in place, or copied where the dimension or the stride is odd |
 //! | scores | as they are summed | times the rest of the scale |
 //! | weights | `[key][VECS]` | `[key / 2][VECS]` pairs of neighbours, rounded |
 //! | values | in place, or widened | `[key / 2][value_dim]` pairs of neighbouring keys |
@@ -177,14 +177,20 @@ impl<S: Pairs> Arithmetic<S, bf16, bf16> for Paired {
         wide: &mut [f32],
         scale: f32,
     ) {
-        pair_neighbours(s, keys, wide);
-        let pairs = keys.row(0).len().div_ceil(2);
-        let Some(keys) = Panel::new(wide, pairs, keys.rows(), pairs) else { return };
-        for (group, keys) in seen(groups, keys, start) {
-            scores::products::<S, f32, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
-            if scale != 1.0 {
-                scores::scale::<S, VECS>(s, group.weights, group.keys.len(), scale);
+        if let Some(keys) = keys.pairs() {
+            for (group, keys) in seen(groups, keys, start) {
+                scores::products::<S, _, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
             }
+        } else {
+            pair_neighbours(s, keys, wide);
+            let pairs = keys.row(0).len().div_ceil(2);
+            let Some(keys) = Panel::new(wide, pairs, keys.rows(), pairs) else { return };
+            for (group, keys) in seen(groups, keys, start) {
+                scores::products::<S, _, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
+            }
+        }
+        for group in groups.iter_mut().filter(|group| scale != 1.0 && !group.keys.is_empty()) {
+            scores::scale::<S, VECS>(s, group.weights, group.keys.len(), scale);
         }
     }
 

@@ -17,7 +17,7 @@
 
 use super::UNROLL;
 use super::arithmetic::MulAdd;
-use crate::element::Storage;
+use crate::element::Factor;
 use crate::isa::Isa;
 use crate::panel::Panel;
 
@@ -25,7 +25,7 @@ use crate::panel::Panel;
 /// `[keys][VECS]` at least. Compiled once for each level, and
 /// each type that is read in place.
 #[inline(never)]
-pub(super) fn products<S: Isa, K: Storage, A: MulAdd<S>, const KEYS: usize, const VECS: usize>(
+pub(super) fn products<S: Isa, K: Factor, A: MulAdd<S>, const KEYS: usize, const VECS: usize>(
     s: S,
     keys: Panel<'_, K>,
     queries: &[f32],

@@ -17,7 +17,7 @@
 
 use super::many::Group;
 use super::scores;
-use crate::element::{Element, store_part};
+use crate::element::{Element, Storage, store_part};
 use crate::isa::{Isa, MAX_LANES, Pairs};
 use crate::panel::Panel;
 use crate::score::block::Hiding;
@@ -297,17 +297,22 @@ fn pair_keys<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32]) {
         || {
             let dim = panel.row(0).len();
             for (pair, to) in wide.chunks_exact_mut(dim).take(panel.rows().div_ceil(2)).enumerate() {
-                let low = panel.row(2 * pair).reinterpret_cast();
-                let high = panel.row(2 * pair + 1).reinterpret_cast();
                 let alone = 2 * pair + 1 == panel.rows();
-                for ((low, high), to) in
-                    low.chunks(S::LANES).zip(high.chunks(S::LANES)).zip(to.chunks_mut(S::LANES))
-                {
-                    let (mut first, mut second) = ([0; MAX_LANES], [0; MAX_LANES]);
-                    let low = whole(low, S::LANES, &mut first);
-                    let high = whole(if alone { &[] } else { high }, S::LANES, &mut second);
-                    store_part(s, s.zip_pairs(low, high), to);
-                }
+                panel.columns::<2>(2 * pair).each_chunk(
+                    S::LANES,
+                    #[inline(always)]
+                    |index, [low, high]| {
+                        let to = to.get_mut(index * S::LANES..).unwrap_or_default();
+                        if low.len() == S::LANES && !alone {
+                            f32::store(s, s.zip_pairs(low.reinterpret_cast(), high.reinterpret_cast()), to);
+                            return;
+                        }
+                        let (mut first, mut second) = ([0; MAX_LANES], [0; MAX_LANES]);
+                        let low = whole(low.reinterpret_cast(), S::LANES, &mut first);
+                        let high = if alone { &[] } else { high.reinterpret_cast() };
+                        store_part(s, s.zip_pairs(low, whole(high, S::LANES, &mut second)), to);
+                    },
+                );
             }
         },
     );

@@ -88,7 +88,9 @@ fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize, const FAR: bool
         let mut sums = [s.zero(); SUMS];
         for tile in 0..tiles {
             let mut products = [[s.zero(); ROWS]; KEYS];
-            keys.columns::<KEYS>(key + tile * KEYS).each_chunk(
+            let first = key + tile * KEYS;
+            let columns = if FAR { keys.columns::<KEYS>(first) } else { keys.few_columns::<KEYS>(first) };
+            columns.each_chunk(
                 S::LANES,
                 #[inline(always)]
                 |vector, keys| {

@@ -452,7 +452,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         let mut results = results;
         let (shape, modifiers, results) = (&self.shape, &self.modifiers, &mut results);
         let (q, k, v) = (&self.q, &self.k, &self.v);
-        let kernel = Kernel::of(place.count, shape.shared_rows(), self.level);
+        let kernel = Kernel::of(place.count, shape.shared_rows(), self.level, self.pairs.is_some());
         let pairs = self.pairs.filter(|_| kernel == Kernel::Many);
         if let (Some(level), Some(k), Some(v)) = (pairs, K::as_bf16(k), V::as_bf16(v)) {
             level.dispatch(Task { shape, modifiers, place, q, k, v, chunks, results, scratch });

@@ -28,7 +28,7 @@ use crate::element::{Element, Storage, load_square, store_square};
 use crate::isa::{Isa, MAX_LANES};
 use crate::panel::{Panel, Place, Rows};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
-use crate::tiling::{CHUNKS, Carver, MAX_GROUPS, Many, Tile, many};
+use crate::tiling::{CHUNKS, Carver, MAX_GROUPS, Many, SINGLE_TILE, Tile, many};
 
 /// `LANES · VECS` rows.
 pub(super) struct Group<'a> {
@@ -44,7 +44,7 @@ pub(super) struct Group<'a> {
     positions: Range<usize>,
     /// Which keys of the block they see; empty for none.
     pub(super) keys: Range<usize>,
-    /// Whether nothing has been added to the output, which then holds anything.
+    /// Whether nothing has been added to the output, which then holds anything; not where size goes before speed.
     fresh: bool,
 }
 
@@ -145,7 +145,10 @@ where
         let s = *s;
         for group in present!(groups) {
             group.sums.reset::<S, VECS>(s);
-            group.fresh = true;
+            group.fresh = !SINGLE_TILE;
+            if SINGLE_TILE {
+                group.sums.output.fill(0.0);
+            }
         }
         let dims = task.keys().zip(task.values());
         let mut hidden = false;
@@ -197,7 +200,7 @@ where
             }
         }
         for group in present!(groups) {
-            if group.fresh {
+            if !SINGLE_TILE && group.fresh {
                 group.sums.output.fill(0.0);
             }
         }
@@ -369,7 +372,7 @@ impl<'a> Group<'a> {
         }
         let (rows, mut keys, row) = (self.rows.clone(), self.keys.clone(), S::LANES * VECS);
         let mut scores = self.weights.get_mut(..keys.len() * row).unwrap_or_default();
-        if inspection.is_none() {
+        if !SINGLE_TILE && inspection.is_none() {
             let modified = scoring.modified(&self.positions, &keys, hiding);
             let first = modified.start - keys.start;
             scores = scores.get_mut(first * row..(first + modified.len()) * row).unwrap_or_default();

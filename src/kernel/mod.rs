@@ -199,7 +199,7 @@ impl<'a> Visits<'a> {
 impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O> {
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
-        match Kernel::of(self.place.count, self.shape.shared_rows(), S::LEVEL) {
+        match Kernel::of(self.place.count, self.shape.shared_rows(), S::LEVEL, false) {
             Kernel::Few => few::run(s, self),
             Kernel::Many => {
                 let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);

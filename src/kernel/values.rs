@@ -23,6 +23,7 @@ use core::marker::PhantomData;
 use crate::element::{Element, Storage, load_part};
 use crate::isa::Isa;
 use crate::panel::Panel;
+use crate::tiling::SINGLE_TILE;
 
 /// `output[c][row] = factor[row] · output[c][row] + Σ_key values[key][c] · weights[key][row]`: `weights` is
 /// `[keys][VECS]` vectors, `output` `[value_dim][VECS]`, `factor` `VECS`. Compiled once for each level, and each
@@ -106,7 +107,7 @@ impl<S: Isa, V: Storage, A: MulAdd<S>, const VECS: usize, const MARKED: bool>
                 }
             },
         );
-        if self.fresh {
+        if !SINGLE_TILE && self.fresh {
             *output = sums;
             return;
         }

@@ -33,8 +33,12 @@ pub(crate) struct Tile {
     pub(crate) groups: usize,
     /// Keys of a block.
     pub(crate) block: usize,
-    /// Up to this many rows the few-rows kernel is faster, by themselves or past whole groups.
+    /// Up to so many rows of a KV head are computed by the few-rows kernel. At AVX-512 16 and 24 take at most 5 % longer from the caches
+    /// than vectors of the other kernel, in f16 5 % less, and from memory half as long (it fetches nothing ahead); at AVX2 13 take 4 to 28 %
+    /// less, 16 from the caches 10 % more.
     pub(crate) few_rows: usize,
+    /// And of the rows past whole groups so many.
+    rest_rows: usize,
     /// Keys of a block of the few-rows kernel; a multiple of `lanes`. From the caches of a Zen 4 (f32, d 64 and 128, groups of 1 and 4),
     /// 384 are 2 to 7 % faster than 128 at AVX-512, and 6 to 17 % faster than 64 at AVX2; 768 are no faster than 384.
     pub(crate) few_block: usize,
@@ -75,7 +79,8 @@ impl Tile {
                 half: 2,
                 groups: 2,
                 block: 96,
-                few_rows: 12,
+                few_rows: 24,
+                rest_rows: 15,
                 few_block: 384,
                 streamed: 16,
                 chunk: 768,
@@ -86,7 +91,8 @@ impl Tile {
                 half: 1,
                 groups: 2,
                 block: 64,
-                few_rows: 10,
+                few_rows: 13,
+                rest_rows: 13,
                 few_block: 384,
                 streamed: 16,
                 chunk: 768,
@@ -98,6 +104,7 @@ impl Tile {
                 groups: 2,
                 block: 64,
                 few_rows: 6,
+                rest_rows: 6,
                 few_block: 64,
                 streamed: 0,
                 chunk: 768,
@@ -110,6 +117,7 @@ impl Tile {
                 // The output is taken in once a block: as long as 2.5 KB of scratch allow at head_dim 64.
                 block: if SINGLE_TILE { 32 } else { 16 },
                 few_rows: 3,
+                rest_rows: 3,
                 few_block: 16,
                 streamed: 0,
                 // Such cores are often alone, and short of memory. An interpreter has no other level.
@@ -129,10 +137,10 @@ impl Tile {
         }
     }
 
-    /// As `few_rows`, for rows past whole vectors that are no group; 0 where one vector more costs less. µs of a row count, 1,024
-    /// keys, d 128: at AVX-512 16 rows 85, 32 160, 48 235, and 1 to 12 rows 19 to 74. At AVX2 8 rows (8 × 1) 88, 16 89.
+    /// As `rest_rows`, for rows past whole vectors that are no group; 0 where one vector more costs less. µs of a row count, 1,024
+    /// keys, d 128: at AVX-512 16 rows 79, 32 157, 48 235, and 1 to 15 rows 15 to 74. At AVX2 8 rows (8 × 1) 88, 16 89.
     pub(crate) const fn tail_rows(&self) -> usize {
-        if self.lanes == 16 { self.few_rows } else { 0 }
+        if self.lanes == 16 { self.rest_rows } else { 0 }
     }
 
     /// Vectors of the groups of a work item of so many rows.
@@ -181,7 +189,7 @@ impl Cuts {
             return Self { item_rows, wide: rows, narrow: 0, few: 0 };
         }
         let (_, rest) = div_rem(rows, tile.group_rows());
-        let few = if let Kernel::Few = Kernel::of(rest, rows, level) {
+        let few = if let Kernel::Few = Kernel::of(rest, rows, level, pairs) {
             rest
         } else {
             let (_, past) = div_rem(rest, tile.lanes);
@@ -262,11 +270,14 @@ pub(crate) enum Kernel {
 
 impl Kernel {
     /// For a work item of so many rows, of all that share a KV head. Without vectors 1 to 3 rows past others stay with their
-    /// kernel: compilers find vectors in it, so 4 of its rows take half the time of 3 few.
-    pub(crate) const fn of(rows: usize, all: usize, level: Level) -> Self {
+    /// kernel: compilers find vectors in it, so 4 of its rows take half the time of 3 few. With products of pairs of bf16 a vector takes
+    /// half as long.
+    pub(crate) const fn of(rows: usize, all: usize, level: Level, pairs: bool) -> Self {
+        const MOST_BESIDE_PAIRS: usize = 12;
         let tile = Tile::of(level);
         let rows = if tile.lanes == 1 { all } else { rows };
-        if !SINGLE_TILE && rows <= tile.few_rows { Self::Few } else { Self::Many }
+        let few = (rows <= tile.rest_rows || all <= tile.few_rows) && !(pairs && rows > MOST_BESIDE_PAIRS);
+        if !SINGLE_TILE && few { Self::Few } else { Self::Many }
     }
 }
 
@@ -289,7 +300,7 @@ mod tests {
                     next += count;
                     let few = cuts.few > 0 && next == rows;
                     assert_eq!(
-                        Kernel::of(count, rows, level) == Kernel::Few,
+                        Kernel::of(count, rows, level, pairs) == Kernel::Few,
                         few,
                         "{level} {rows}: {cuts:?}"
                     );

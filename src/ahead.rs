@@ -101,3 +101,27 @@ impl RowsAhead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn rows_come_position_by_position() {
+        for [head_stride, stride] in [[1 << 16, 256], [256, 1 << 16]] {
+            let start = core::ptr::null::<u8>().wrapping_add(1 << 20);
+            // From the second of three heads on.
+            let mut rows =
+                RowsAhead::new(start.wrapping_add(head_stride), 2, 7, [1, 3], [head_stride, stride]);
+            let mut seen = Vec::new();
+            for count in [1, 0, 4, 9] {
+                rows.advance(count, |line| seen.push(line as usize - (1 << 20)));
+            }
+            let at = |head: usize, position: usize| head * head_stride + position * stride;
+            let rows = [at(1, 0), at(2, 0), at(0, 1), at(1, 1), at(2, 1), at(0, 2), at(1, 2)];
+            assert_eq!(seen, rows.map(|row| [row, row + LINE]).as_flattened());
+        }
+        assert_eq!(RowsAhead::new(core::ptr::null(), 2, 0, [0, 0], [0, 0]).left(), 0);
+    }
+}

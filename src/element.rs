@@ -137,6 +137,7 @@ pub(crate) fn load_square<S: Isa, T: Storage>(
         }
         return square;
     }
+    // Apart, so that whole squares stay in registers.
     let mut narrow = square;
     for (lane, to) in narrow.iter_mut().enumerate().take(S::LANES) {
         *to = load_part(s, columns.get(lane, first, columns.left(first)));

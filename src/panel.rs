@@ -105,9 +105,10 @@ impl<'a, T> Panel<'a, T> {
         if first.saturating_add(ROWS) > self.rows {
             return self.columns(first);
         }
-        let mut rows = [self.row(first).as_ptr(); ROWS];
+        // SAFETY: there are `first + ROWS` rows, so this one and those after it begin inside `data`.
+        let mut rows = [unsafe { self.data.as_ptr().add(first * self.stride) }; ROWS];
         for offset in 1..ROWS {
-            // SAFETY: so many rows follow in `data` by the invariant.
+            // SAFETY: as above.
             rows[offset] = unsafe { rows[offset - 1].add(self.stride) };
         }
         Columns { rows, cols: self.cols, data: PhantomData }
@@ -194,7 +195,7 @@ impl<const ROWS: usize, T: Copy> Columns<'_, ROWS, T> {
     /// Elements `first..first + count` of row `row`; none if there are not so many rows or elements.
     #[inline(always)]
     pub(crate) fn get(&self, row: usize, first: usize, count: usize) -> &[T] {
-        if row >= ROWS || first + count > self.cols {
+        if row >= ROWS || self.cols.checked_sub(first).is_none_or(|left| left < count) {
             return &[];
         }
         // SAFETY: there is this row, and its elements end at `cols` at most.
@@ -519,7 +520,8 @@ impl<const ROWS: usize, T> ColumnsMut<'_, ROWS, T> {
     /// Elements `first..first + count` of row `row`; none if there is no such row, or if it has not so many.
     #[inline(always)]
     pub(crate) fn get(&mut self, row: usize, first: usize, count: usize) -> &mut [T] {
-        if row >= self.count || row >= ROWS || first + count > self.cols {
+        let inside = self.cols.checked_sub(first).is_some_and(|left| count <= left);
+        if row >= self.count || row >= ROWS || !inside {
             return &mut [];
         }
         // SAFETY: there is this row, and its elements end at `cols` at most.
@@ -571,6 +573,9 @@ mod tests {
         panel.columns::<3>(1).zip_each::<2, _>(&[0, 1, 2, 3, 4], |numbers, &item| seen.push((numbers, item)));
         assert_eq!(seen.len(), 4);
         assert_eq!((seen[0], seen[3]), (([7.0, 14.0, 14.0], 0), ([10.0, 17.0, 17.0], 3)));
+        panel.few_columns::<2>(0).zip_each::<2, _>(&[0], |numbers, _| assert_eq!(numbers, [0.0, 7.0]));
+        assert!(panel.pairs().is_none());
+        assert_eq!(Panel::new(&data, 8, 2, 4).unwrap().pairs().unwrap().row(1), [[8.0, 9.0], [10.0, 11.0]]);
         let mut seen = Vec::new();
         panel
             .strips::<2>(1)

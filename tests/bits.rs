@@ -10,8 +10,8 @@ use support::{
 };
 
 /// Shapes on both sides of the limit between few and many rows, of one item and of several, of which the last may be few rows;
-/// the last three with several chunks of keys.
-const SHAPES: [([usize; 2], [usize; 2]); 10] = [
+/// the last four with several chunks of keys.
+const SHAPES: [([usize; 2], [usize; 2]); 11] = [
     ([4, 4], [1, 40]),
     ([6, 2], [1, 133]),
     ([3, 3], [3, 70]),
@@ -22,6 +22,7 @@ const SHAPES: [([usize; 2], [usize; 2]); 10] = [
     ([8, 2], [1, 1600]),
     ([5, 1], [6, 800]),
     ([4, 2], [15, 769]),
+    ([4, 2], [12, 769]),
 ];
 
 /// Something of everything.

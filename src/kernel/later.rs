@@ -8,8 +8,8 @@ use crate::isa::Isa;
 /// None where no level fetches ahead.
 const KINDS: usize = if cfg!(any(target_arch = "x86", target_arch = "x86_64")) { 2 } else { 0 };
 
-/// What is left of it. It is fetched while the keys are computed, in parts: what is asked for at once waits for each other, and the
-/// multiply-adds with it.
+/// What is left of it. It is fetched while the keys are computed, in parts: lines that are asked for at once wait for each other, and
+/// the multiply-adds for them.
 pub(super) struct Later {
     rows: [Option<RowsAhead>; KINDS],
     /// Rows of each that are fetched together.
@@ -37,7 +37,7 @@ impl Later {
         }
     }
 
-    /// A part.
+    /// A part. Not by [`Isa::vectorize`]: that takes nothing that the target lacks.
     #[inline(never)]
     pub(super) fn fetch<S: Isa>(&mut self, s: S) {
         for (rows, &each) in self.rows.iter_mut().zip(&self.each) {

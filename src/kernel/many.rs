@@ -141,7 +141,7 @@ where
 
     #[inline(always)]
     fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool {
-        let Self { s, task, scoring, sight, sizes, groups, wide, score_scale, later, .. } = self;
+        let Self { s, task, scoring, sight, groups, wide, score_scale, later, .. } = self;
         let s = *s;
         for group in present!(groups) {
             group.sums.reset::<S, VECS>(s);
@@ -153,10 +153,11 @@ where
         let dims = task.keys().zip(task.values());
         let mut hidden = false;
         let length = Tile::of(S::LEVEL).block;
+        let present = present!(groups).count();
         for block in sight.blocks(keys, length) {
             // Before the scores, and around the softmax of each group.
             let blocks = (keys.end - block.start).div_ceil(length);
-            later.spread((1 + 2 * sizes.groups) * blocks);
+            later.spread((1 + 2 * present) * blocks);
             later.fetch(s);
             let Some((keys, values)) = dims else { break };
             let (Some(keys), Some(values)) =
@@ -488,6 +489,7 @@ fn finish<S: Isa, O: Element, const VECS: usize>(
                             square[column] = total.normalise(s, from[column][v]);
                         }
                     } else {
+                        // Apart, so that whole squares stay in registers.
                         let mut narrow = square;
                         for (to, from) in narrow.iter_mut().zip(from) {
                             *to = total.normalise(s, from[v]);

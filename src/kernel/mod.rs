@@ -199,6 +199,7 @@ impl<'a> Visits<'a> {
 impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O> {
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
+        // Rows that are few with pairs are few without.
         match Kernel::of(self.place.count, self.shape.shared_rows(), S::LEVEL, false) {
             Kernel::Few => few::run(s, self),
             Kernel::Many => {

@@ -89,7 +89,7 @@ impl<'a> Scoring<'a> {
         m.mask.is_some() || m.bias.is_some() || !self.sequence.all_see(positions, keys)
     }
 
-    /// Those of `keys` that a score changes for by more than the scale, or may.
+    /// The part of `keys` outside of which the pipeline leaves every score as it is.
     pub(crate) fn modified(
         &self,
         positions: &Range<usize>,

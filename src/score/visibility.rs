@@ -187,7 +187,7 @@ impl Sequence {
                 || self.length < keys.end)
     }
 
-    /// Of `keys`, a range of which all that some of the rows does not see are.
+    /// The part of `keys` outside of which each of the rows sees each key.
     pub(crate) fn edges(&self, rows: &Range<usize>, keys: &Range<usize>) -> Range<usize> {
         if !LIMITS || rows.end > self.rows || self.prefix > 0 {
             return keys.clone();

@@ -49,7 +49,7 @@ impl Shape {
     #[must_use]
     pub const fn scratch_len_at(&self, level: Level, storage: KvStorage) -> usize {
         let rows = self.shared_rows();
-        // Fewer rows are few with pairs.
+        // Fewer rows are few with pairs: from there on there is room for either kernel.
         let needed = match Kernel::of(rows, rows, level, true) {
             // As for items of the greatest tile, and for as many rows as are few; others need less.
             Kernel::Many => {
@@ -282,6 +282,7 @@ impl Split {
         let few = few(shape, level, if rows < tile.few_rows { rows } else { tile.few_rows });
         let many = many_of(shape, rows, level, KvStorage::F32, tile.vecs);
         let (few, many) = (few.sums_len(), many.sums_len().saturating_mul(many.groups));
+        // As above.
         let len = match Kernel::of(rows, rows, level, true) {
             Kernel::Many if many > few => many,
             _ => few,

@@ -1,6 +1,6 @@
 //! The few-rows kernel: the head dimension lies in lanes.
 //!
-//! Decoding has as many rows as a group has heads: too few to fill the lanes, and reading K and V once is what takes
+//! Decoding has as many rows as a group has heads: too few to fill lanes well, and reading K and V once is what takes
 //! the time. Both are read row by row, each vector once for up to [`FEW_TOGETHER`] rows, and fetched ahead ([`Ahead`]):
 //!
 //! ```text

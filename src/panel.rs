@@ -21,13 +21,6 @@ pub struct Panel<'a, T = f32> {
 }
 
 impl<'a, T> Panel<'a, T> {
-    /// The columns in pairs of neighbours, if every row begins and ends with a whole one.
-    #[inline]
-    pub(crate) fn pairs(&self) -> Option<Panel<'a, [T; 2]>> {
-        let even = self.stride.is_multiple_of(2) && self.cols.is_multiple_of(2);
-        even.then(|| Panel::new(self.data.as_chunks().0, self.stride / 2, self.rows, self.cols / 2)).flatten()
-    }
-
     /// `None` if there is no element, or if `data` is too short.
     #[inline]
     pub(crate) fn new(data: &'a [T], stride: usize, rows: usize, cols: usize) -> Option<Self> {
@@ -56,6 +49,13 @@ impl<'a, T> Panel<'a, T> {
     pub(crate) fn narrow(&self, first: usize, cols: usize) -> Option<Self> {
         let inside = first.checked_add(cols).is_some_and(|last| last <= self.cols);
         (inside && cols > 0).then(|| Self { data: self.data.get(first..).unwrap_or_default(), cols, ..*self })
+    }
+
+    /// The columns in pairs of neighbours, if every row begins and ends with a whole one.
+    #[inline]
+    pub(crate) fn pairs(&self) -> Option<Panel<'a, [T; 2]>> {
+        let even = self.stride.is_multiple_of(2) && self.cols.is_multiple_of(2);
+        even.then(|| Panel::new(self.data.as_chunks().0, self.stride / 2, self.rows, self.cols / 2)).flatten()
     }
 
     /// Row `index`, or the last one beyond it.

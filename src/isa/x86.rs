@@ -133,6 +133,24 @@ fn not_zero(avx: Avx, avx2: Avx2Instructions, bytes: &[u8; 32]) -> u32 {
     !(avx2._mm256_movemask_epi8(avx2._mm256_cmpeq_epi8(cast(*bytes), avx._mm256_setzero_si256())) as u32)
 }
 
+/// Of each four vectors the squares inside their parts of 16 bytes, transposed, by what interleaves the halves of such parts of two
+/// vectors: number by number, and pair by pair.
+#[inline(always)]
+fn transpose_fours<V: Copy, const N: usize>(
+    rows: [V; N],
+    numbers: impl Fn(V, V) -> [V; 2],
+    pairs: impl Fn(V, V) -> [V; 2],
+) -> [V; N] {
+    let mut fours = rows;
+    for i in 0..N / 4 {
+        let [a, c] = numbers(rows[4 * i], rows[4 * i + 1]);
+        let [b, d] = numbers(rows[4 * i + 2], rows[4 * i + 3]);
+        [fours[4 * i], fours[4 * i + 1]] = pairs(a, b);
+        [fours[4 * i + 2], fours[4 * i + 3]] = pairs(c, d);
+    }
+    fours
+}
+
 #[inline(always)]
 fn prefetch<const HINT: i32>(line: *const u8) {
     // SAFETY: SSE is part of every level here, and a prefetch reads nothing that a program could see.
@@ -214,20 +232,11 @@ impl Isa for Avx2 {
     fn transpose(self, square: &mut [Self::F; MAX_LANES]) {
         let avx = self.v3.avx;
         let Some(square) = square.first_chunk_mut::<8>() else { return };
-        let rows: [__m256; 8] = cast(*square);
-        let (mut pairs, mut fours) = (rows, rows);
-        for i in 0..4 {
-            let (a, b) = (rows[2 * i], rows[2 * i + 1]);
-            pairs[2 * i] = avx._mm256_unpacklo_ps(a, b);
-            pairs[2 * i + 1] = avx._mm256_unpackhi_ps(a, b);
-        }
-        for half in 0..2 {
-            for i in 0..2 {
-                let (a, b) = (cast(pairs[4 * half + i]), cast(pairs[4 * half + i + 2]));
-                fours[4 * half + 2 * i] = cast(avx._mm256_unpacklo_pd(a, b));
-                fours[4 * half + 2 * i + 1] = cast(avx._mm256_unpackhi_pd(a, b));
-            }
-        }
+        let fours: [__m256; 8] = transpose_fours(
+            cast(*square),
+            |a, b| [avx._mm256_unpacklo_ps(a, b), avx._mm256_unpackhi_ps(a, b)],
+            |a, b| cast([avx._mm256_unpacklo_pd(cast(a), cast(b)), avx._mm256_unpackhi_pd(cast(a), cast(b))]),
+        );
         for i in 0..4 {
             let (a, b) = (fours[i], fours[4 + i]);
             square[i] = cast(avx._mm256_permute2f128_ps::<0x20>(a, b));
@@ -377,20 +386,16 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     #[inline(always)]
     fn transpose(self, square: &mut [Self::F; MAX_LANES]) {
         let avx512 = self.v4.avx512f;
-        let rows: [__m512; 16] = cast(*square);
-        let (mut pairs, mut fours) = (rows, rows);
-        for i in 0..8 {
-            let (a, b) = (rows[2 * i], rows[2 * i + 1]);
-            pairs[2 * i] = avx512._mm512_unpacklo_ps(a, b);
-            pairs[2 * i + 1] = avx512._mm512_unpackhi_ps(a, b);
-        }
-        for four in 0..4 {
-            for i in 0..2 {
-                let (a, b) = (cast(pairs[4 * four + i]), cast(pairs[4 * four + i + 2]));
-                fours[4 * four + 2 * i] = cast(avx512._mm512_unpacklo_pd(a, b));
-                fours[4 * four + 2 * i + 1] = cast(avx512._mm512_unpackhi_pd(a, b));
-            }
-        }
+        let fours: [__m512; 16] = transpose_fours(
+            cast(*square),
+            |a, b| [avx512._mm512_unpacklo_ps(a, b), avx512._mm512_unpackhi_ps(a, b)],
+            |a, b| {
+                cast([
+                    avx512._mm512_unpacklo_pd(cast(a), cast(b)),
+                    avx512._mm512_unpackhi_pd(cast(a), cast(b)),
+                ])
+            },
+        );
         // Then the quarters are transposed.
         let halves =
             |a, b| (avx512._mm512_shuffle_f32x4::<0x88>(a, b), avx512._mm512_shuffle_f32x4::<0xdd>(a, b));

@@ -1,8 +1,9 @@
 //! The forward error bound of the crate against exact arithmetic on the stored numbers.
 //!
-//! With `u = 2⁻²⁴`, `Σ(n) = 3 + √n` (roundings in a sum of n terms gather as √n: Higham and Mary, *A new
-//! approach to probabilistic rounding error analysis*, SIAM J. Sci. Comput. 41, 2019; the 3 are the roundings beside
-//! the sum) and `d = head_dim`, to first order:
+//! With `u = 2⁻²⁴`, `Σ(n) = 3 + min(n, 3 √n)` (n terms have n roundings, which gather as √n: Higham and Mary, *A new
+//! approach to probabilistic rounding error analysis*, SIAM J. Sci. Comput. 41, 2019, with λ = 3, which is 5 standard
+//! deviations of roundings that are all as large as the sum allows; the 3 are the roundings beside the sum) and
+//! `d = head_dim`, to first order:
 //!
 //! | quantity | error at most |
 //! |---|---|
@@ -26,7 +27,8 @@ pub const U: f64 = 1.0 / (1u64 << 24) as f64;
 
 /// Roundings of a sum of `n` terms.
 fn sum(n: usize) -> f64 {
-    3.0 + (n as f64).sqrt()
+    let n = n as f64;
+    3.0 + n.min(3.0 * n.sqrt())
 }
 
 /// The bound of each number of `exact`, before the output is rounded to its storage type.

@@ -192,14 +192,12 @@ impl Check for Scratch {
         case: &Case<'_, Q, K, V>,
         bits: &[Vec<u32>; 2],
     ) {
-        for garbage in [0.0, 1e30, f32::INFINITY, f32::NAN] {
-            for offset in [0, 1, 2, 5] {
-                let found = case.bits::<O>(|job| {
-                    let mut scratch = vec![garbage; job.scratch_len() + offset];
-                    job.run(&mut scratch[offset..]).unwrap();
-                });
-                assert_eq!(&found, bits, "{garbage} at offset {offset} at {} {:?}", case.level, case.shape);
-            }
+        for (garbage, offset) in [(0.0, 5), (1e30, 2), (f32::INFINITY, 1), (f32::NAN, 0)] {
+            let found = case.bits::<O>(|job| {
+                let mut scratch = vec![garbage; job.scratch_len() + offset];
+                job.run(&mut scratch[offset..]).unwrap();
+            });
+            assert_eq!(&found, bits, "{garbage} at offset {offset} at {} {:?}", case.level, case.shape);
         }
         let again = case.bits::<O>(|job| {
             let mut scratch = vec![0.0; job.scratch_len()];

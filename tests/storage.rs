@@ -1,7 +1,7 @@
 //! Every combination of the storage types of Q, K, V and the output, at every level.
 //!
 //! In release builds only, since compiling 81 copies of the kernels takes minutes. Other builds have the pairs of
-//! types in `grid.rs`: how one operand is stored meets at most one other in any place of the crate.
+//! types in `all/grid.rs`: how one operand is stored meets at most one other in any place of the crate.
 #![cfg(not(debug_assertions))]
 
 mod support;

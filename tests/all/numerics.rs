@@ -1,12 +1,11 @@
 //! The published errors: the greatest over the grid for normal random inputs, by storage type and level, and the rule
 //! that a fused pass errs at most twice as much as the same computation written plainly in the same precision.
 //!
-//! `cargo test --test numerics -- --nocapture` prints the table.
-
-mod support;
+//! `cargo test --test all numerics:: -- --nocapture` prints the table.
 
 use gqa::{Level, Shape, bf16, f16};
-use support::{Modifiers, Number, Operands, Rng, grid, levels, times};
+
+use crate::support::{Modifiers, Number, Operands, Rng, grid, levels, times};
 
 /// Attention in plain f32, unfused: all scores (of scaled queries, as in FlashAttention's reference), their softmax,
 /// then the weighted sum of the values.

@@ -1,14 +1,13 @@
 //! Every bad argument is refused with an error that names it, before anything is written.
 
-mod support;
-
 use std::fmt::Debug;
 
 use gqa::{
     Alignment, Attention, Error, KvStorage, Level, MaskStrides, Operand, Shape, Stage, Strides, View,
     ViewMut, f16, grouped_query_attention,
 };
-use support::levels;
+
+use crate::support::levels;
 
 const SHAPE: Shape =
     Shape { batch: 2, q_heads: 6, kv_heads: 3, q_len: 4, kv_len: 5, head_dim: 7, value_dim: 8 };

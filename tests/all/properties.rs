@@ -1,11 +1,10 @@
 //! What must hold for any input, stamped over every storage type and, inside, over every level.
 
-mod support;
-
 use gqa::{Alignment, Level, Shape, bf16, f16};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
-use support::{
-    Answer, Bias, Dense, Expected, Layout, Modifiers, Number, Operands, Rng, levels, mask_strides,
+
+use crate::support::{
+    self, Answer, Bias, Dense, Expected, Layout, Modifiers, Number, Operands, Rng, levels, mask_strides,
     random_operands, reference::Outputs, times,
 };
 

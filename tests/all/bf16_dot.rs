@@ -1,10 +1,9 @@
 //! Products of bf16, where a level has them: within the bound that `Attention::bf16_dot` states, whatever is seen; and
 //! nothing else anywhere.
 
-mod support;
-
 use gqa::{Alignment, Bf16Dot, Level, bf16};
-use support::{
+
+use crate::support::{
     Expected, LAYOUTS, Layout, Modifiers, Number, Operands, Rng, cell, levels, random_operands, shape, times,
 };
 

@@ -1,11 +1,10 @@
 //! Plain and causal attention over a grid of odd sizes, in every layout, at every level: each number within the
 //! written bound of the reference.
 
-mod support;
-
 use gqa::{Level, Shape, Strides, View, bf16, f16};
-use support::{
-    Case, Expected, Layout, Modifiers, Number, Operands, Rng, grid, levels, random_operands, times,
+
+use crate::support::{
+    self, Case, Expected, Layout, Modifiers, Number, Operands, Rng, grid, levels, random_operands, times,
     visit_pairs,
 };
 

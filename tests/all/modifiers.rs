@@ -1,12 +1,11 @@
 //! Every modifier with every other, in both kernels and mixed storage, at every level: output, log-sum-exp and each
 //! stage of the scores against the reference; looking at a stage changes no bit of the output.
 
-mod support;
-
 use gqa::{Alignment, Attention, MaskData, MaskStrides, Shape, Stage, View, ViewMut, alibi_slope};
-use support::{
-    Bias, Dense, LAYOUTS, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides, random_operands,
-    times, visit_some,
+
+use crate::support::{
+    self, Bias, Dense, LAYOUTS, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides,
+    random_operands, times, visit_some,
 };
 
 const STAGES: [Stage; 4] = [Stage::Raw, Stage::Softcapped, Stage::Biased, Stage::Softmax];

@@ -1,11 +1,10 @@
 //! The same bits for a row whatever else is in the call, in whatever order, on however many threads, with whatever
 //! in the scratch.
 
-mod support;
-
 use gqa::{Attention, Bf16Dot, Level, Shape, Stage, bf16};
-use support::{
-    Answer, Bias, Dense, Layout, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides,
+
+use crate::support::{
+    self, Answer, Bias, Dense, Layout, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides,
     random_operands, visit_some,
 };
 

@@ -1,13 +1,13 @@
-//! The whole way of a call in shapes that an interpreter has time for: `cargo +nightly miri test --test miri` looks
+//! The whole way of a call in shapes that an interpreter has time for: `cargo +nightly miri test --test all miri::` looks
 //! for undefined behaviour where the other tests look for wrong numbers.
-
-mod support;
 
 use std::sync::Mutex;
 
 use gqa::{Alignment, Attention, Error, Level, Operand, Shape, Stage, Strides, View, ViewMut};
-use support::{
-    Bias, Dense, LAYOUTS, Layout, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides, visit_some,
+
+use crate::support::{
+    self, Bias, Dense, LAYOUTS, Layout, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides,
+    visit_some,
 };
 
 /// Rows for the few-rows kernel, and for the many-rows kernel with more than one work item of every KV head

@@ -1,15 +1,15 @@
 //! Nothing in the crate allocates, at any level, in any storage, with every modifier; and no input is written.
 #![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
-mod support;
-
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
 use std::cell::Cell;
 use std::hint::black_box;
 
 use gqa::{Alignment, Attention, Error, Level, Operand, Shape, Stage, View, ViewMut};
-use support::{
-    Answer, Bias, Dense, Layout, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides, visit_some,
+
+use crate::support::{
+    self, Answer, Bias, Dense, Layout, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides,
+    visit_some,
 };
 
 thread_local! {

@@ -1,6 +1,6 @@
 //! The vectors of other engines in `tests/vectors`, on every level of this machine.
 
-#[path = "../examples/conformance/suite/mod.rs"]
+#[path = "../../examples/conformance/suite/mod.rs"]
 mod suite;
 
 use std::path::PathBuf;

@@ -348,7 +348,8 @@ impl<'a> Group<'a> {
         let fresh = core::mem::replace(&mut self.fresh, false);
         let (weights, output) = (&*self.weights, &mut *self.sums.output);
         if hiding == Hiding::Marked {
-            values::accumulate::<S, V, A, COLS, VECS, true>(s, values, weights, factor, output, fresh);
+            // Rare: a narrower tile is shorter code.
+            values::accumulate::<S, V, A, 4, VECS, true>(s, values, weights, factor, output, fresh);
         } else {
             values::accumulate::<S, V, A, COLS, VECS, false>(s, values, weights, factor, output, fresh);
         }

@@ -40,16 +40,15 @@ pub(super) fn accumulate<S: Isa, V: Element>(
         #[inline(always)]
         || {
             let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES), carried: false };
-            match source {
-                _ if hiding == Hiding::Marked => pass.marked(weights, factors, output),
-                Source::SharedCache(ahead) if S::PREFETCHES => {
-                    pass.far(weights, factors, output, ahead, &mut []);
-                }
-                Source::Memory(ahead, sums) if S::PREFETCHES => {
-                    pass.far(weights, factors, output, ahead, sums);
-                }
-                _ => pass.groups::<false>(weights, factors, output, &mut Ahead::default()),
+            if hiding == Hiding::Marked {
+                return pass.marked(weights, factors, output);
             }
+            let (ahead, sums) = match source {
+                Source::SharedCache(ahead) => (Some(ahead), &mut [][..]),
+                Source::Memory(ahead, sums) => (Some(ahead), sums),
+                Source::NearCache => (None, &mut [][..]),
+            };
+            pass.all(weights, factors, output, ahead.filter(|_| S::PREFETCHES), sums);
         },
     );
 }
@@ -64,10 +63,17 @@ struct Pass<'a, S, V> {
 }
 
 impl<S: Isa, V: Element> Pass<'_, S, V> {
-    /// All rows, with fetching; streamed if there is memory for the sums.
+    /// All rows; streamed if there is memory for the sums.
     #[inline(always)]
-    fn far(&self, weights: &[f32], factors: &[f32], output: &mut [f32], mut ahead: Ahead, sums: &mut [f32]) {
-        let (s, carried) = (self.s, !sums.is_empty());
+    fn all(
+        &self,
+        weights: &[f32],
+        factors: &[f32],
+        output: &mut [f32],
+        mut ahead: Option<Ahead>,
+        sums: &mut [f32],
+    ) {
+        let (s, carried) = (self.s, S::PREFETCHES && !sums.is_empty());
         sums.fill(0.0);
         let wide = size_of::<V>() == size_of::<f32>();
         let step = match Tile::of(S::LEVEL).streamed {
@@ -87,7 +93,7 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
             }
             let weights = weights.get(first..).unwrap_or_default();
             let to = if carried { &mut *sums } else { &mut *output };
-            Pass { values, carried, ..*self }.groups::<true>(weights, factors, to, &mut ahead);
+            Pass { values, carried, ..*self }.groups(weights, factors, to, ahead.as_mut());
             first += step;
         }
         let rows = output.chunks_exact_mut(self.width).zip(sums.chunks_exact(self.width));
@@ -99,24 +105,16 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
         }
     }
 
-    /// All rows.
+    /// All rows, of which the first that go together fetch for all.
     #[inline(always)]
-    fn groups<const FAR: bool>(
-        &self,
-        weights: &[f32],
-        factors: &[f32],
-        output: &mut [f32],
-        ahead: &mut Ahead,
-    ) {
+    fn groups(&self, weights: &[f32], factors: &[f32], output: &mut [f32], mut ahead: Option<&mut Ahead>) {
         for (first, rows) in together(factors.len()) {
             let factors = factors.get(first..first + rows).unwrap_or_default();
             let output = output.get_mut(first * self.width..).unwrap_or_default();
             let weights = weights.get(first * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
-            // The first rows fetch for all.
-            if FAR && first == 0 {
-                self.some::<true>(weights, factors, output, ahead);
-            } else {
-                self.some::<false>(weights, factors, output, ahead);
+            match ahead.take() {
+                Some(ahead) => self.some::<true>(weights, factors, output, ahead),
+                None => self.some::<false>(weights, factors, output, &mut Ahead::default()),
             }
         }
     }
@@ -164,6 +162,8 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
         while column < dim {
             let vectors = (dim - column) / S::LANES;
             let output = output.get_mut(column..).unwrap_or_default();
+            // What is marked is rare, and takes the shortest code.
+            let vectors = if MARKED { 1 } else { vectors };
             let vectors = if vectors >= 8 && tile.few_sums() >= 8 * ROWS {
                 self.strip::<ROWS, 8, MARKED, FAR>(column, weights, factors, output, ahead)
             } else if vectors >= 4 && tile.few_sums() >= 4 * ROWS {
@@ -214,7 +214,9 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
                     add::<S, ROWS, VECS, MARKED>(s, &mut sums, weights, row);
                 },
             );
-        } else if let Some(values) = self.values.narrow(column, self.values.row(0).len() - column) {
+        } else if VECS == 1
+            && let Some(values) = self.values.narrow(column, self.values.row(0).len() - column)
+        {
             weights.columns::<ROWS>(0).zip_rows(
                 values,
                 #[inline(always)]
@@ -222,8 +224,7 @@ impl<S: Isa, V: Element> Pass<'_, S, V> {
                     if FAR {
                         fetch::<S, V>(s, &mut fetching, VECS);
                     }
-                    let mut row = [s.zero(); VECS];
-                    row[0] = load_part(s, values);
+                    let row = [load_part(s, values); VECS];
                     add::<S, ROWS, VECS, MARKED>(s, &mut sums, weights, row);
                 },
             );

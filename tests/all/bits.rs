@@ -47,13 +47,17 @@ fn all_modifiers(shape: &Shape, rng: &mut Rng) -> [Modifiers; 3] {
     [Modifiers::default(), modifiers(shape, rng), limits]
 }
 
-/// Runs a check on all shapes, storage types and levels, plain and with modifiers.
+/// Runs a check on all shapes, storage types (of which a share of the tests takes one for each shape) and levels, plain
+/// and with modifiers.
 fn everywhere<C: Check>() {
     for (index, (heads, lens)) in SHAPES.into_iter().enumerate() {
-        for storage in 0..3 {
+        for storage in 0..support::times(3) {
             let mut rng = Rng(index as u64);
             let shape = support::shape(3, heads, lens, 11 + 13 * (index % 2));
-            visit_some(storage, Everywhere::<C>(shape, &all_modifiers(&shape, &mut rng), C::default()));
+            visit_some(
+                index + storage,
+                Everywhere::<C>(shape, &all_modifiers(&shape, &mut rng), C::default()),
+            );
         }
     }
 }

@@ -57,6 +57,7 @@ mod job;
 mod kernel;
 mod math;
 mod panel;
+mod place;
 mod score;
 mod shape;
 mod tiling;

@@ -3,10 +3,10 @@
 #![allow(unsafe_code, reason = "reads and writes inside bounds that the constructors establish")]
 
 use core::marker::PhantomData;
-use core::ops::Range;
 use core::slice;
 
 use crate::ahead::{Ahead, RowsAhead, lines_of};
+use crate::place::Place;
 use crate::view::{Strides, View, ViewMut};
 
 /// `rows` × `cols` numbers, rows `stride` apart.
@@ -325,70 +325,12 @@ impl<'a, T> Grid<'a, T> {
         Self { data: view.data.cast(), strides, dim, borrow: PhantomData }
     }
 
-    /// The rows of one work item: query rows `first..` of KV head `kv_head`, position-major in its group of heads.
+    /// The rows of one work item.
     ///
     /// # Safety
     /// `place` lies within the bound sizes, and no other claim that is alive has a row of it.
     pub(crate) unsafe fn claim(&self, place: Place) -> RowsMut<'_, T> {
         RowsMut { data: self.data, strides: self.strides, dim: self.dim, place, borrow: PhantomData }
-    }
-}
-
-/// Which query rows a work item has: rows `first..first + count` of those that share `kv_head` in sequence `batch`.
-/// Row `r` is position `r / group` of query head `kv_head · group + r % group`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    pub(crate) batch: usize,
-    pub(crate) kv_head: usize,
-    pub(crate) group: usize,
-    pub(crate) first: usize,
-    pub(crate) count: usize,
-}
-
-impl Place {
-    /// (query head, position) of row `index` of the item, or of the last row beyond it.
-    #[inline]
-    pub(crate) fn head_and_position(&self, index: usize) -> (usize, usize) {
-        let row = self.first + index.min(self.count.saturating_sub(1));
-        let position = row.checked_div(self.group).unwrap_or(0);
-        (self.kv_head * self.group + (row - position * self.group), position)
-    }
-
-    /// (query head, position) of the rows from `index` on; the last row of the item repeats for ever.
-    #[inline]
-    pub(crate) fn heads_and_positions(&self, index: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let Self { kv_head, group, count, .. } = *self;
-        let (mut index, (mut head, mut position)) = (index, self.head_and_position(index));
-        core::iter::repeat_with(move || {
-            let row = (head, position);
-            index += 1;
-            if index < count {
-                head += 1;
-                if head == (kv_head + 1) * group {
-                    (head, position) = (kv_head * group, position + 1);
-                }
-            }
-            row
-        })
-    }
-
-    /// The item's rows of `dim` elements, to be fetched.
-    #[inline(always)]
-    fn ahead<T>(&self, data: *const T, strides: Strides, dim: usize) -> RowsAhead {
-        let (head, position) = self.head_and_position(0);
-        let row = self.batch.wrapping_mul(strides.batch).wrapping_add(head.wrapping_mul(strides.head));
-        let row = data.wrapping_add(row.wrapping_add(position.wrapping_mul(strides.row)));
-        let heads = [head - self.kv_head * self.group, self.group];
-        let bytes = [strides.head, strides.row].map(|elements| elements.wrapping_mul(size_of::<T>()));
-        RowsAhead::new(row.cast(), lines_of::<T>(dim), self.count, heads, bytes)
-    }
-
-    /// The positions of rows `rows` of the item.
-    #[inline]
-    pub(crate) fn positions(&self, rows: Range<usize>) -> Range<usize> {
-        let (_, first) = self.head_and_position(rows.start);
-        let (_, last) = self.head_and_position(rows.end.saturating_sub(1));
-        first..last + 1
     }
 }
 
@@ -455,9 +397,8 @@ pub(crate) struct RowsMut<'a, T> {
 impl<T> RowsMut<'_, T> {
     /// No rows.
     pub(crate) const fn none() -> Self {
-        let place = Place { batch: 0, kv_head: 0, group: 0, first: 0, count: 0 };
         let data = core::ptr::dangling_mut();
-        Self { data, strides: Strides::NONE, dim: 0, place, borrow: PhantomData }
+        Self { data, strides: Strides::NONE, dim: 0, place: Place::NOWHERE, borrow: PhantomData }
     }
 
     /// Elements of a row.
@@ -468,7 +409,7 @@ impl<T> RowsMut<'_, T> {
     /// Row `index` of the item, empty if there is no such row.
     #[inline]
     pub(crate) fn row(&mut self, index: usize) -> &mut [T] {
-        if index >= self.place.count {
+        if index >= self.place.rows() {
             return &mut [];
         }
         let (head, position) = self.place.head_and_position(index);
@@ -488,7 +429,7 @@ impl<T> RowsMut<'_, T> {
     #[inline]
     pub(crate) fn columns<const ROWS: usize>(&mut self, first: usize) -> ColumnsMut<'_, ROWS, T> {
         let mut rows = [self.data; ROWS];
-        let count = self.place.count.saturating_sub(first);
+        let count = self.place.rows().saturating_sub(first);
         let places = self.place.heads_and_positions(first).take(count);
         for (to, (head, position)) in rows.iter_mut().zip(places) {
             let at = self.place.batch * self.strides.batch

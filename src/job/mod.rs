@@ -15,11 +15,12 @@ use crate::error::{Error, Operand};
 use crate::extra::Extra;
 use crate::isa::{Level, PairsLevel};
 use crate::kernel::{Chunks, Computed, Results, Task};
-use crate::panel::{Grid, Place};
+use crate::panel::Grid;
+use crate::place::{Heads, Place};
 use crate::score::Modifiers;
 use crate::score::block::Stage;
 use crate::shape::Shape;
-use crate::tiling::{CHUNKS, Cuts, Kernel, KvStorage, Split, div_rem};
+use crate::tiling::{CHUNKS, Cuts, ITEMS, Kernel, KvStorage, Split, div_rem, heads_together};
 use crate::view::{Extent, Strides, View, ViewMut};
 
 /// A call whose every size, stride and slice has been checked: what [`Attention::bind`](crate::Attention::bind) returns.
@@ -153,7 +154,8 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// puts together what they came to (Flash-Decoding). For calls with fewer items than threads: few KV heads, and a row or a
     /// few of each sequence. The bits stay the same.
     ///
-    /// Each item becomes one for each 768 keys of `kv_len`, where the rows that share a KV head, `q_len` · `q_heads` / `kv_heads`, are
+    /// Each item becomes one for each 768 keys of `kv_len` (for several KV heads, where these lie as `[row, head, dim]` and leave 32
+    /// items), where the rows that share a KV head, `q_len` · `q_heads` / `kv_heads`, are
     /// at most 96 (AVX-512) or 32 (AVX2, NEON). Else nothing changes, nor without vectors, in wasm, with the feature `single-tile`,
     /// and with [`inspect`](Self::inspect). The items must come from one call of [`items`](Self::items), which starts anew.
     ///
@@ -191,7 +193,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     #[cfg(target_has_atomic = "ptr")]
     pub fn split_kv(mut self, partials: &'a mut [f32]) -> Result<Self, Error> {
         self.check(Operand::Partials, self.partials_len(), partials.len())?;
-        self.partials = Partials::new(partials, self.level, Split::of(&self.shape, self.level));
+        self.partials = Partials::new(partials, self.level, self.split());
         Ok(self)
     }
 
@@ -203,15 +205,22 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     ///
     /// # Safety
     /// For `'a`, `partials` points to allocated, aligned and initialised elements, which nobody else reads or writes but these
-    /// jobs: all of the same [`Attention`](crate::Attention), types and outputs, so that they have the same items. Before these are run,
+    /// jobs: all of the same [`Attention`](crate::Attention), types, strides and outputs, so that they have the same items. Before these are run,
     /// [`items`](Self::items) of such a job that has the memory by [`split_kv`](Self::split_kv) has been called, and that job has
     /// been dropped. Each item is run once, by one of the jobs; when all have been, they may be again.
     #[cfg(target_has_atomic = "ptr")]
     pub unsafe fn split_kv_raw(mut self, partials: *mut [f32]) -> Result<Self, Error> {
         self.check(Operand::Partials, self.partials_len(), partials.len())?;
         // SAFETY: the caller's promise.
-        self.partials = unsafe { Partials::shared(partials, self.level, Split::of(&self.shape, self.level)) };
+        self.partials = unsafe { Partials::shared(partials, self.level, self.split()) };
         Ok(self)
+    }
+
+    /// How [`split_kv`](Self::split_kv) cuts the work.
+    #[cfg(target_has_atomic = "ptr")]
+    fn split(&self) -> Split {
+        let split = Split::of(&self.shape, self.level);
+        split.together(self.heads_of(split.chunks, ITEMS))
     }
 
     /// The memory that [`split_kv`](Self::split_kv) needs, in f32 elements; 0 where it has nothing to split. As with the scratch,
@@ -235,15 +244,30 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// [`Error::TooShort`] if `scratch` is shorter than [`scratch_len`](Self::scratch_len); nothing is written then.
     pub fn run(&mut self, scratch: &mut [f32]) -> Result<(), Error> {
         self.check_scratch(scratch)?;
-        for mut item in self.items() {
+        for mut item in self.items_of(self.heads_of(1, 1)) {
             item.run(scratch)?;
         }
         Ok(())
     }
 
+    /// KV heads of an item where each place is `chunks` items, of which there should be so many at least. More than one are those
+    /// whose keys and values lie beside each other in rows of all heads: a head alone reads parts of rows, which neither memory nor
+    /// the cores' own prefetchers are made for.
+    fn heads_of(&self, chunks: usize, items: usize) -> usize {
+        let Shape { head_dim, value_dim, .. } = self.shape;
+        if self.k.strides.head != head_dim || self.v.strides.head != value_dim {
+            return 1;
+        }
+        let rows = self.shape.shared_rows();
+        let kernel = Kernel::of(rows, rows, self.level, self.pairs.is_some());
+        let bytes = [size_of::<K>() * head_dim, size_of::<V>() * value_dim];
+        if kernel == Kernel::Few { heads_together(&self.shape, bytes, self.level, chunks, items) } else { 1 }
+    }
+
     /// The work items, each once: together they are the whole call. They write disjoint rows, or share rows by
     /// [`split_kv`](Self::split_kv), so they may run in any order and on any threads; the bits do not depend on it. About equal in
-    /// work but for what limits and lengths hide.
+    /// work but for what limits and lengths hide. Where there are many of a few rows, and keys and values lie as
+    /// `[row, head, dim]`, some have several KV heads.
     ///
     /// ```
     /// use gqa::{Attention, Shape, View, ViewMut};
@@ -270,17 +294,23 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// # Ok::<(), gqa::Error>(())
     /// ```
     pub fn items(&mut self) -> Items<'_, 'a, Q, K, V, O> {
+        self.items_of(self.heads_of(1, ITEMS))
+    }
+
+    /// The items when each has so many KV heads, a divisor of their number, unless they have been split.
+    fn items_of(&mut self, mut heads: usize) -> Items<'_, 'a, Q, K, V, O> {
         let cuts = Cuts::of(self.shape.shared_rows(), self.level, self.pairs.is_some());
         let tiles = cuts.count();
-        // Can't overflow: 0 without rows, else at most the number of query rows, which the shape's check bounds; or the number
-        // of parts that `partials` has.
-        let places = tiles * self.shape.kv_heads * self.shape.batch;
         let mut chunks = 1;
         if let Some(partials) = self.partials.as_mut().filter(|_| CHUNKS && self.inspection.is_none()) {
             partials.restart();
-            chunks = partials.chunks();
+            (heads, chunks) = (partials.heads(), partials.chunks());
         }
-        Items { job: self, cuts, tiles, chunks, indices: 0..places * chunks }
+        // Can't overflow: 0 without rows, else at most the number of query rows, which the shape's check bounds; or the number
+        // of parts that `partials` has.
+        let (of_heads, _) = div_rem(self.shape.kv_heads, heads);
+        let places = tiles * of_heads * self.shape.batch;
+        Items { job: self, cuts, tiles, heads: Heads::new(heads), chunks, indices: 0..places * chunks }
     }
 }
 
@@ -294,6 +324,8 @@ pub struct Items<'j, 'a, Q, K, V, O> {
     cuts: Cuts,
     /// Places of one KV head, and items of a place.
     tiles: usize,
+    /// KV heads of a place.
+    heads: Heads,
     chunks: usize,
     indices: Range<usize>,
 }
@@ -302,9 +334,9 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
     /// Splits off the first `count` items, or all if there are fewer.
     #[must_use]
     pub fn split_at(self, count: usize) -> (Self, Self) {
-        let Self { job, cuts, tiles, chunks, indices: Range { start, end } } = self;
+        let Self { job, cuts, tiles, heads, chunks, indices: Range { start, end } } = self;
         let middle = start + count.min(end - start);
-        let part = |indices| Self { job, cuts, tiles, chunks, indices };
+        let part = |indices| Self { job, cuts, tiles, heads, chunks, indices };
         (part(start..middle), part(middle..end))
     }
 
@@ -320,9 +352,10 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Items<'j, 'a, Q, K,
         let (index, chunk) = div_rem(index, self.chunks);
         let part = (CHUNKS && self.chunks > 1).then_some(Part { index, chunk, done: false });
         let (head, tile) = div_rem(index, self.tiles);
-        let (batch, kv_head) = div_rem(head, kv_heads);
+        let heads = self.heads;
+        let (batch, kv_head) = div_rem(head * heads.count(), kv_heads);
         let (first, count) = self.cuts.item(tile);
-        let place = Place { batch, kv_head, group: self.job.shape.group(), first, count };
+        let place = Place { batch, kv_head, heads, group: self.job.shape.group(), first, count };
         Item { job: self.job, place, part }
     }
 }
@@ -443,7 +476,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
                 inspection: self.inspection.map(|(stage, scores)| (*stage, scores.claim(place))),
             }
         };
-        results.prefill_inspection(place.count);
+        results.prefill_inspection(place.rows());
         results
     }
 

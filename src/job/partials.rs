@@ -64,6 +64,11 @@ impl<'a> Partials<'a> {
         self.split.chunks
     }
 
+    /// The KV heads of a place.
+    pub(super) fn heads(&self) -> usize {
+        self.split.heads
+    }
+
     /// Sets the counters to 0.
     pub(super) fn restart(&mut self) {
         if !self.shared {

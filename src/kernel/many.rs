@@ -26,7 +26,8 @@ use super::softmax::Total;
 use super::{Nest, Results, Sight, Task, Trust, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
 use crate::isa::{Isa, MAX_LANES};
-use crate::panel::{Panel, Place, Rows};
+use crate::panel::{Panel, Rows};
+use crate::place::Place;
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{CHUNKS, Carver, MAX_GROUPS, Many, SINGLE_TILE, Tile, many};
 

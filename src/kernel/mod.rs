@@ -35,7 +35,8 @@ use softmax::Total;
 use crate::element::Element;
 use crate::extra::Extra;
 use crate::isa::{Isa, Level, Op, Pairs, PairsOp, TileOp};
-use crate::panel::{Panel, Place, Rows, RowsMut};
+use crate::panel::{Panel, Rows, RowsMut};
+use crate::place::Place;
 use crate::score::Modifiers;
 use crate::score::block::{Inspection, Scoring, Stage};
 use crate::score::visibility::Sequence;
@@ -257,14 +258,18 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         (count > 0).then(|| Rows { place: Place { first, count, ..self.place }, ..self.queries() })
     }
 
+    /// The keys; a row has those of all heads.
     fn keys(&self) -> Option<Panel<'a, K>> {
         let rows = self.k.head(self.place.batch, self.place.kv_head);
-        Panel::new(rows, self.k.strides.row, self.shape.kv_len, self.shape.head_dim)
+        let heads = self.place.heads.count();
+        Panel::new(rows, self.k.strides.row, self.shape.kv_len, heads * self.shape.head_dim)
     }
 
+    /// The values; a row has those of all heads.
     fn values(&self) -> Option<Panel<'a, V>> {
         let rows = self.v.head(self.place.batch, self.place.kv_head);
-        Panel::new(rows, self.v.strides.row, self.shape.kv_len, self.shape.value_dim)
+        let heads = self.place.heads.count();
+        Panel::new(rows, self.v.strides.row, self.shape.kv_len, heads * self.shape.value_dim)
     }
 
     /// Bytes of all keys and values of the call.

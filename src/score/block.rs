@@ -7,7 +7,8 @@ use super::visibility::{Limits, Sequence};
 use super::{Modifiers, Strip, alibi, dense, softcap, visibility};
 use crate::extra::Extra;
 use crate::isa::{Isa, MAX_LANES};
-use crate::panel::{Place, RowsMut};
+use crate::panel::RowsMut;
+use crate::place::Place;
 
 /// What lies in the lanes of a score vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

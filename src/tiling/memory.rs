@@ -1,6 +1,6 @@
 //! The memory that follows from the tiles: of the scratch, and of what chunks of keys come to.
 
-use super::{CHUNKS, Cuts, Kernel, SINGLE_TILE, Tile, UNSPLIT, chunk, div_up};
+use super::{CHUNKS, Cuts, Kernel, SINGLE_TILE, Tile, UNSPLIT, chunk, div_rem, div_up, few_rows};
 use crate::isa::{LEVELS, Level};
 use crate::shape::Shape;
 
@@ -55,10 +55,11 @@ impl Shape {
             Kernel::Many => {
                 let tile = Tile::of(level);
                 let most = sum(&many(self, level, storage, tile.vecs).lens());
-                let last = if SINGLE_TILE { 0 } else { sum(&few(self, level, tile.few_rows).lens()) };
+                let last = few_rows(tile.few_rows, level);
+                let last = if SINGLE_TILE { 0 } else { sum(&few(self, level, last).lens()) };
                 if last > most { last } else { most }
             }
-            Kernel::Few => sum(&few(self, level, rows).lens()),
+            Kernel::Few => sum(&few(self, level, few_rows(rows, level)).lens()),
         };
         // To begin at a vector's boundary.
         needed.saturating_add(level.lanes() - 1)
@@ -259,8 +260,10 @@ impl<'a> Carver<'a> {
 /// What the chunks of a call come to, as they are kept until the last has been computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Split {
-    /// Places: cuts of all KV heads of all sequences.
+    /// Places: cuts of all KV heads, some of them together, of all sequences.
     pub(crate) places: usize,
+    /// KV heads of a place.
+    pub(crate) heads: usize,
     /// Chunks of a place; 1 where nothing is split.
     pub(crate) chunks: usize,
     /// Elements of what a chunk comes to: whole vectors.
@@ -289,9 +292,16 @@ impl Split {
         };
         Self {
             places: places.saturating_mul(shape.kv_heads).saturating_mul(shape.batch),
+            heads: 1,
             chunks: div_up(shape.kv_len, chunk(rows, level)),
             len,
         }
+    }
+
+    /// With so many heads to a place, a divisor of their number: no more memory.
+    pub(crate) const fn together(self, heads: usize) -> Self {
+        let (places, _) = div_rem(self.places, heads);
+        Self { places, heads, len: self.len.saturating_mul(heads), ..self }
     }
 
     /// Elements of a counter for each place, rounded up to whole vectors.

@@ -18,6 +18,7 @@ pub use memory::KvStorage;
 pub(crate) use memory::{Carver, Few, Many, Split, few, in_place, many, padded};
 
 use crate::isa::{LEVELS, Level, MAX_LANES};
+use crate::shape::Shape;
 
 /// The sizes of one level. Rows lie in lanes: a group of rows is `lanes · vecs` of them, or fewer vectors for a
 /// work item of few rows.
@@ -260,6 +261,42 @@ const fn div_up(n: usize, by: usize) -> usize {
     quotient + (rest > 0) as usize
 }
 
+/// Rows of the few-rows kernel that several KV heads have together at most.
+const ROWS_TOGETHER: usize = 32;
+
+/// Items that there should be at least, where the keys of several KV heads could be taken together: for as many threads.
+pub(crate) const ITEMS: usize = 32;
+
+/// How many KV heads, a divisor of their number, an item of few rows has if their keys, and their values, lie beside each other, of
+/// so many bytes each: as many as leave so many items, where a place is `chunks` items. One where the caches are near.
+pub(crate) const fn heads_together(
+    shape: &Shape,
+    bytes: [usize; 2],
+    level: Level,
+    chunks: usize,
+    items: usize,
+) -> usize {
+    let Shape { batch, kv_heads, kv_len, .. } = *shape;
+    let places = batch.saturating_mul(kv_heads);
+    let all = bytes[0].saturating_add(bytes[1]).saturating_mul(kv_len).saturating_mul(places);
+    if Tile::of(level).streamed == 0 || all <= NEAR {
+        return 1;
+    }
+    let (mut heads, _) = div_rem(ROWS_TOGETHER, shape.shared_rows());
+    while heads > 1 && !(kv_heads.is_multiple_of(heads) && places.saturating_mul(chunks) >= heads * items) {
+        heads -= 1;
+    }
+    if heads > 1 { heads } else { 1 }
+}
+
+/// The most rows of an item of the few-rows kernel, of calls with so many of each KV head or fewer.
+const fn few_rows(rows: usize, level: Level) -> usize {
+    if Tile::of(level).streamed > 0 && rows < ROWS_TOGETHER { ROWS_TOGETHER } else { rows }
+}
+
+/// Keys and values of so many bytes, in the whole call, are taken to lie in the second-level cache already.
+pub(crate) const NEAR: usize = 1 << 20;
+
 /// Which of the two kernels computes the rows that share a KV head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kernel {
@@ -328,6 +365,32 @@ mod tests {
                 assert_eq!(next, rows, "{level}: {cuts:?}");
                 assert!(SINGLE_TILE || cuts.count() <= rows / tile.item_rows() + 3);
             }
+        }
+    }
+    /// As many heads as have few rows together and leave enough items; one where no level fetches, or where the caches are near.
+    #[test]
+    fn heads() {
+        let shape = |batch, [group, kv_heads]: [usize; 2], kv_len| Shape {
+            batch,
+            q_heads: group * kv_heads,
+            kv_heads,
+            q_len: 1,
+            kv_len,
+            head_dim: 128,
+            value_dim: 128,
+        };
+        for level in LEVELS.iter().copied() {
+            let of = |shape, chunks, items| heads_together(&shape, [512, 512], level, chunks, items);
+            let several = |count| if Tile::of(level).streamed > 0 { count } else { 1 };
+            for (sizes, most) in
+                [([4, 8], 8), ([7, 2], 2), ([8, 8], 4), ([1, 64], 32), ([5, 9], 3), ([24, 4], 1)]
+            {
+                assert_eq!(of(shape(1, sizes, 4096), 1, 1), several(most), "{level} {sizes:?}");
+            }
+            assert_eq!(of(shape(1, [4, 8], 128), 1, 1), 1, "{level}: 1 MiB");
+            assert_eq!(of(shape(1, [4, 8], 4096), 1, ITEMS), 1, "{level}: 8 items");
+            assert_eq!(of(shape(9, [4, 8], 4096), 1, ITEMS), several(2), "{level}: 72 items");
+            assert_eq!(of(shape(1, [4, 8], 32768), 43, ITEMS), several(8), "{level}: 344 items");
         }
     }
 }

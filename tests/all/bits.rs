@@ -435,6 +435,82 @@ fn any_number_of_bytes() {
     }
 }
 
+/// Keys and values of all heads beside each other, and more of them than a core's caches hold: heads are taken together.
+struct Beside(Shape, Modifiers, Layout);
+
+impl Visit for Beside {
+    fn visit<Q: Number, K: Number, V: Number, O: Number>(self) {
+        let Self(shape, modifiers, layout) = self;
+        let mut numbers = random_operands(&shape, &mut Rng(14));
+        // Values that only some rows don't see.
+        if modifiers.right.is_some() {
+            let last = numbers[2].len() - 1;
+            (numbers[2][last], numbers[2][last / 2]) = (f64::NAN, f64::INFINITY);
+        }
+        let apart = Operands::<Q, K, V>::new(&shape, [Layout::Bhsd; 3], &numbers);
+        let beside = Operands::<Q, K, V>::new(&shape, [Layout::Bhsd, layout, layout], &numbers);
+        let what = |level| (level, shape, layout, [Q::NAME, K::NAME, V::NAME, O::NAME]);
+        for level in levels() {
+            for stage in [None, Some(Stage::Raw), Some(Stage::Softmax)] {
+                let [got, want] = [&beside, &apart].map(|operands| {
+                    let mut call = operands.call(&shape, &modifiers, level);
+                    call.stage = stage;
+                    call.run::<O>()
+                });
+                assert_eq!(got.bits(), want.bits(), "{:?}", what(level));
+                assert_eq!(got.scores.bits(), want.scores.bits(), "{:?}", what(level));
+            }
+            let case = Case { shape, modifiers: &modifiers, level, operands: &beside };
+            let bits = apart.call(&shape, &modifiers, level).run::<O>().bits();
+            Orders.check::<Q, K, V, O>(&case, &bits);
+            Scratch.check::<Q, K, V, O>(&case, &bits);
+            #[cfg(target_has_atomic = "ptr")]
+            {
+                let found = case.bits_of::<O>(|job| {
+                    let len = job.partials_len();
+                    assert!(len <= shape.partials_len(), "{:?}", what(level));
+                    let mut partials = vec![f32::NAN; len];
+                    let mut job = job.split_kv(&mut partials).unwrap();
+                    let mut scratch = vec![f32::NAN; job.scratch_len()];
+                    let mut items: Vec<_> = job.items().collect();
+                    Rng(8).shuffle(&mut items);
+                    items.iter_mut().for_each(|item| item.run(&mut scratch).unwrap());
+                });
+                assert_eq!(found, bits, "split: {:?}", what(level));
+            }
+        }
+    }
+}
+
+#[cfg(not(miri))]
+#[test]
+fn any_heads_beside_each_other() {
+    // [batch, group, KV heads], [rows, keys], dims; the last but one has many items, the last has many of split ones.
+    let cases = [
+        ([1, 4, 8], [1, 830], [40, 33]),
+        ([1, 3, 3], [1, 1600], [64, 64]),
+        ([2, 7, 2], [1, 900], [33, 80]),
+        ([1, 1, 12], [2, 700], [64, 16]),
+        ([1, 5, 5], [2, 830], [72, 128]),
+        ([17, 2, 6], [1, 130], [32, 48]),
+        ([2, 1, 8], [3, 2400], [24, 17]),
+    ];
+    let some = cases.into_iter().take(support::times(cases.len()));
+    for (index, ([batch, group, kv_heads], lens, [head_dim, value_dim])) in some.enumerate() {
+        let shape =
+            Shape { value_dim, ..support::shape(batch, [group * kv_heads, kv_heads], lens, head_dim) };
+        let modifiers = all_modifiers(&Shape { batch: 3, ..shape }, &mut Rng(15));
+        for (number, mut modifiers) in modifiers.into_iter().enumerate() {
+            let layout = [Layout::Bshd, Layout::Packed, Layout::Sbhd][(index + number) % 3];
+            let of_batch =
+                |lengths: Option<Vec<usize>>| lengths.map(|l| (0..batch).map(|b| l[b % 3]).collect());
+            modifiers.key_lengths = of_batch(modifiers.key_lengths);
+            modifiers.prefix_lengths = of_batch(modifiers.prefix_lengths);
+            visit_some(index + number, Beside(shape, modifiers, layout));
+        }
+    }
+}
+
 #[test]
 fn any_order_of_items() {
     everywhere::<Orders>();

@@ -139,7 +139,8 @@ fn shared_keys() {
             let job = attention.bind(call.q, call.k, call.v, got.out.view_mut()).unwrap();
             let mut partials = Box::new(Lines([f32::NAN; 8192]));
             let mut job = job.lse(got.lse.view_mut()).unwrap().split_kv(&mut partials.0).unwrap();
-            assert_eq!(job.items().len(), 2 * 3, "each head's keys are three items");
+            let of_head = if cfg!(feature = "single-tile") { 1 } else { 3 };
+            assert_eq!(job.items().len(), 2 * of_head, "each head's keys are three items");
             support::run_on_threads(&mut job, 2);
             let [got, want] = [got, want].map(|answer| [answer.out.numbers(), answer.lse.numbers()]);
             assert_eq!(got, want, "{level} {shape:?}");

@@ -6,12 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room imports only from rooms above it (and from itself).
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "error",
     "extra",
     "shape",
     "view",
     "ahead",
+    "place",
     "panel",
     "isa",
     "element",

@@ -24,19 +24,17 @@ use super::values::{holds_nan, is_finite};
 use super::{Nest, Results, Sight, Task, Trust};
 use crate::ahead::{Ahead, LINE};
 use crate::element::{Element, load_part, store_part};
-use crate::isa::Isa;
+use crate::isa::{Isa, Level};
 use crate::math::exp;
-use crate::panel::{Place, Rows};
+use crate::panel::{Panel, Rows};
+use crate::place::{Heads, Place};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
-use crate::tiling::{Carver, FEW_TOGETHER, Few, Tile, few, padded};
+use crate::tiling::{Carver, FEW_TOGETHER, Few, NEAR, Tile, few, padded};
 
 /// How far ahead of their use K and V are fetched into the second-level cache, in bytes of each.
 const AHEAD: usize = 16 << 10;
 
-/// Keys and values of so many bytes, in the whole call, are taken to lie in that cache already.
-const NEAR: usize = 1 << 20;
-
-/// And of so many in one that cores share.
+/// Keys and values of so many bytes, in the whole call, are taken to lie in a cache that cores share.
 const SHARED: usize = 16 << 20;
 
 /// Computes a task.
@@ -48,7 +46,7 @@ pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
     let scoring = task.scoring();
     let sight = task.sight(scoring.sequence);
     let visits = task.visits(&sight, S::LEVEL);
-    let sizes = few(task.shape, S::LEVEL, task.place.count);
+    let sizes = few(task.shape, S::LEVEL, task.place.rows());
     let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
     let queries = carver.take(sizes.queries);
     let weights = carver.take(sizes.weights);
@@ -81,20 +79,19 @@ impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for Fe
     #[inline(always)]
     fn load(&mut self) {
         let Self { s, task, queries, .. } = self;
-        let (count, dim, scale) = (task.place.count, task.shape.head_dim, task.modifiers.scale);
-        load_queries(*s, &task.queries(), count, dim, scale, queries);
+        load_queries(*s, &task.queries(), task.shape.head_dim, task.modifiers.scale, queries);
     }
 
     #[inline(always)]
     fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool {
         let Self { s, task, scoring, sight, queries, weights, block_output, sums, .. } = self;
-        let (s, count) = (*s, task.place.count);
+        let (s, heads, rows) = (*s, task.place.heads, task.place.rows());
         sums.reset();
         let dims = task.keys().zip(task.values());
         let fetches = S::PREFETCHES && task.kv_bytes() > NEAR;
         // A single row's strips are long, and narrow values that are a strip wide lie in order; wide ones gain all the same.
         let strips = size_of::<V>() == size_of::<f32>() || task.shape.value_dim > FEW_TOGETHER * S::LANES;
-        let streams = count > 1 && strips && task.kv_bytes() > SHARED;
+        let streams = heads.count() > 1 || task.place.count > 1 && strips && task.kv_bytes() > SHARED;
         let mut hidden = false;
         for keys in sight.blocks(keys, Tile::of(S::LEVEL).few_block) {
             // What this adds in front is hidden, or the block would begin there.
@@ -104,13 +101,13 @@ impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for Fe
             else {
                 break;
             };
-            let ahead_of_k = fetches.then(|| all_k.ahead(keys.start, AHEAD));
-            let source = match fetches.then(|| all_v.ahead(keys.start, AHEAD)) {
+            let ahead_of_k = fetches.then(|| all_k.ahead(keys.start, ahead_of(k, heads, S::LEVEL)));
+            let source = match fetches.then(|| all_v.ahead(keys.start, ahead_of(v, heads, S::LEVEL))) {
                 Some(ahead) if streams => Source::Memory(ahead, block_output),
                 Some(ahead) => Source::SharedCache(ahead),
                 None => Source::NearCache,
             };
-            products(s, k, queries, weights, count, ahead_of_k);
+            products(s, (k, heads), queries, weights, rows, ahead_of_k);
             let hiding = if !scoring.hides(&sight.positions, &keys) {
                 Hiding::Nothing
             } else if trust == Trust::Full || is_finite(s, v) {
@@ -120,9 +117,9 @@ impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for Fe
             };
             hidden |= hiding != Hiding::Nothing;
             let inspection = &mut task.results.inspection;
-            update(s, weights, &mut sums.state, count, scoring, keys, hiding, inspection);
-            let factors = sums.state.factors.get(..count).unwrap_or_default();
-            accumulate(s, v, weights, factors, sums.output, hiding, source);
+            update(s, weights, &mut sums.state, rows, scoring, keys, hiding, inspection);
+            let factors = sums.state.factors.get(..rows).unwrap_or_default();
+            accumulate(s, (v, heads), weights, factors, sums.output, hiding, source);
         }
         !(hidden && trust == Trust::Full && holds_nan(s, sums.output))
     }
@@ -224,7 +221,19 @@ impl<'a> State<'a> {
     }
 }
 
-/// The rows that go together, as evenly as can be (5 are 3 and 2): pairs of their first row and their number.
+/// Keys or values that are taken together where they come from memory, or where those of several heads lie beside each other:
+/// of narrow ones twice as many.
+const fn step<T>(level: Level) -> usize {
+    let keys = Tile::of(level).streamed;
+    if size_of::<T>() < size_of::<f32>() { 2 * keys } else { keys }
+}
+
+/// How far ahead of its use a panel of so many heads is fetched, in bytes.
+fn ahead_of<T>(panel: Panel<'_, T>, heads: Heads, level: Level) -> usize {
+    if heads.count() == 1 { AHEAD } else { step::<T>(level) * size_of_val(panel.row(0)) }
+}
+
+/// The rows of a head that go together, as evenly as can be (5 are 3 and 2): pairs of their first row and their number.
 fn together(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     let most = rows.div_ceil(rows.div_ceil(FEW_TOGETHER).max(1)).max(1);
     (0..rows).step_by(most).map(move |first| (first, (rows - first).min(most)))
@@ -232,26 +241,22 @@ fn together(rows: usize) -> impl Iterator<Item = (usize, usize)> {
 
 /// Q, scaled: for rows that go together, `[head_dim vectors][rows]`. Compiled once for each level and type.
 #[inline(never)]
-fn load_queries<S: Isa, Q: Element>(
-    s: S,
-    from: &Rows<'_, Q>,
-    count: usize,
-    dim: usize,
-    scale: f32,
-    queries: &mut [f32],
-) {
+fn load_queries<S: Isa, Q: Element>(s: S, from: &Rows<'_, Q>, dim: usize, scale: f32, queries: &mut [f32]) {
     s.vectorize(
         #[inline(always)]
         || {
-            let scale = s.splat(scale);
+            let (scale, count) = (s.splat(scale), from.place.count);
             let vectors = dim.div_ceil(S::LANES);
-            for (first, rows) in together(count) {
-                let queries = s.vectors_mut(queries).get_mut(first * vectors..).unwrap_or_default();
-                let from: [_; FEW_TOGETHER] = from.rows(first);
-                for (offset, from) in from.iter().take(rows).enumerate() {
-                    for (from, to) in from.chunks(S::LANES).zip(queries.chunks_exact_mut(rows)) {
-                        if let Some(to) = to.get_mut(offset) {
-                            *to = s.mul(scale, load_part(s, from));
+            for head in 0..from.place.heads.count() {
+                for (first, rows) in together(count) {
+                    let first = head * count + first;
+                    let queries = s.vectors_mut(queries).get_mut(first * vectors..).unwrap_or_default();
+                    let from: [_; FEW_TOGETHER] = from.rows(first);
+                    for (offset, from) in from.iter().take(rows).enumerate() {
+                        for (from, to) in from.chunks(S::LANES).zip(queries.chunks_exact_mut(rows)) {
+                            if let Some(to) = to.get_mut(offset) {
+                                *to = s.mul(scale, load_part(s, from));
+                            }
                         }
                     }
                 }

@@ -6,11 +6,12 @@
     reason = "loops over indices unroll early enough to leave tiles in registers"
 )]
 
-use super::{fetch, together};
+use super::{fetch, step, together};
 use crate::ahead::{Ahead, LINE};
 use crate::element::{Element, load_part};
 use crate::isa::Isa;
 use crate::panel::Panel;
+use crate::place::Heads;
 use crate::score::block::Hiding;
 use crate::tiling::{FEW_TOGETHER, Tile, padded};
 
@@ -25,11 +26,11 @@ pub(super) enum Source<'a> {
     Memory(Ahead, &'a mut [f32]),
 }
 
-/// `output[row][c] = factor[row] · output[row][c] + Σ_key weights[row][key] · values[key][c]`.
+/// `output[row][c] = factor[row] · output[row][c] + Σ_key weights[row][key] · values[key][c]`, with a panel of so many heads.
 #[inline(never)]
 pub(super) fn accumulate<S: Isa, V: Element>(
     s: S,
-    values: Panel<'_, V>,
+    (values, heads): (Panel<'_, V>, Heads),
     weights: &[f32],
     factors: &[f32],
     output: &mut [f32],
@@ -39,16 +40,54 @@ pub(super) fn accumulate<S: Isa, V: Element>(
     s.vectorize(
         #[inline(always)]
         || {
-            let pass = Pass { s, values, width: padded(values.row(0).len(), S::LANES), carried: false };
-            if hiding == Hiding::Marked {
-                return pass.marked(weights, factors, output);
-            }
-            let (ahead, sums) = match source {
+            let (mut ahead, sums) = match source {
                 Source::SharedCache(ahead) => (Some(ahead), &mut [][..]),
                 Source::Memory(ahead, sums) => (Some(ahead), sums),
                 Source::NearCache => (None, &mut [][..]),
             };
-            pass.all(weights, factors, output, ahead.filter(|_| S::PREFETCHES), sums);
+            let (dim, count) = (heads.share(values.row(0).len()), heads.share(factors.len()));
+            let width = padded(dim, S::LANES);
+            let wide = size_of::<V>() == size_of::<f32>();
+            let marked = hiding == Hiding::Marked;
+            let carried = S::PREFETCHES && !sums.is_empty() && !marked;
+            sums.fill(0.0);
+            let step = if carried { step::<V>(S::LEVEL) } else { values.rows() };
+            let mut first = 0;
+            while let Some(values) = values.part(first, step.min(values.rows().saturating_sub(first))) {
+                // Narrow values take more work than their bytes take time to come.
+                if carried && wide && heads.count() == 1 {
+                    for row in values.iter() {
+                        for line in (0..size_of_val(row)).step_by(LINE) {
+                            s.prefetch_near(row.as_ptr().cast::<u8>().wrapping_add(line));
+                        }
+                    }
+                }
+                let to = if carried { &mut *sums } else { &mut *output };
+                for head in 0..heads.count() {
+                    let Some(values) = values.narrow(head * dim, dim) else { return };
+                    let row = head * count;
+                    let weights =
+                        weights.get(row * Tile::of(S::LEVEL).few_block + first..).unwrap_or_default();
+                    let factors = factors.get(row..row + count).unwrap_or_default();
+                    let to = to.get_mut(row * width..).unwrap_or_default();
+                    let pass = Pass { s, values, width, carried };
+                    if marked {
+                        pass.marked(weights, factors, to);
+                    } else {
+                        pass.groups(weights, factors, to, ahead.as_mut().filter(|_| S::PREFETCHES));
+                    }
+                }
+                first += step;
+            }
+            if carried {
+                let rows = output.chunks_exact_mut(width).zip(sums.chunks_exact(width));
+                for ((output, sums), &factor) in rows.zip(factors) {
+                    let factor = s.splat(factor);
+                    for (output, &sums) in s.vectors_mut(output).iter_mut().zip(s.vectors(sums)) {
+                        *output = s.mul_add(*output, factor, sums);
+                    }
+                }
+            }
         },
     );
 }
@@ -63,48 +102,6 @@ struct Pass<'a, S, V> {
 }
 
 impl<S: Isa, V: Element> Pass<'_, S, V> {
-    /// All rows; streamed if there is memory for the sums.
-    #[inline(always)]
-    fn all(
-        &self,
-        weights: &[f32],
-        factors: &[f32],
-        output: &mut [f32],
-        mut ahead: Option<Ahead>,
-        sums: &mut [f32],
-    ) {
-        let (s, carried) = (self.s, S::PREFETCHES && !sums.is_empty());
-        sums.fill(0.0);
-        let wide = size_of::<V>() == size_of::<f32>();
-        let step = match Tile::of(S::LEVEL).streamed {
-            _ if !carried => self.values.rows(),
-            keys if wide => keys,
-            keys => 2 * keys,
-        };
-        let mut first = 0;
-        while let Some(values) = self.values.part(first, step.min(self.values.rows().saturating_sub(first))) {
-            // Narrow values take more work than their bytes take time to come.
-            if carried && wide {
-                for row in values.iter() {
-                    for line in (0..size_of_val(row)).step_by(LINE) {
-                        s.prefetch_near(row.as_ptr().cast::<u8>().wrapping_add(line));
-                    }
-                }
-            }
-            let weights = weights.get(first..).unwrap_or_default();
-            let to = if carried { &mut *sums } else { &mut *output };
-            Pass { values, carried, ..*self }.groups(weights, factors, to, ahead.as_mut());
-            first += step;
-        }
-        let rows = output.chunks_exact_mut(self.width).zip(sums.chunks_exact(self.width));
-        for ((output, sums), &factor) in rows.zip(factors) {
-            let factor = s.splat(factor);
-            for (output, &sums) in s.vectors_mut(output).iter_mut().zip(s.vectors(sums)) {
-                *output = s.mul_add(*output, factor, sums);
-            }
-        }
-    }
-
     /// All rows, of which the first that go together fetch for all.
     #[inline(always)]
     fn groups(&self, weights: &[f32], factors: &[f32], output: &mut [f32], mut ahead: Option<&mut Ahead>) {

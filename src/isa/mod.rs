@@ -374,6 +374,15 @@ mod tests {
         at_every_level(Narrowing);
     }
 
+    /// Where the environment variable `GQA_EXPECT_LEVELS` lists names, these are the ones that there must be.
+    #[test]
+    fn levels_are_those_expected() {
+        if let Ok(expected) = std::env::var("GQA_EXPECT_LEVELS") {
+            let found: Vec<_> = Level::available().map(Level::name).collect();
+            assert_eq!(found, expected.split(',').collect::<Vec<_>>());
+        }
+    }
+
     #[test]
     fn levels_have_names_and_lanes() {
         for level in Level::available() {

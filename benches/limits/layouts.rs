@@ -9,7 +9,7 @@ use super::table;
 use super::turns::{self, Case, Effort};
 
 /// Query heads on KV heads of this dimension.
-const HEADS: [usize; 2] = [8, 2];
+const HEADS: [usize; 2] = [32, 8];
 const DIM: usize = 128;
 
 /// Where Q, K, V and the output lie: strides of each, in one memory or four.

@@ -154,7 +154,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// puts together what they came to (Flash-Decoding). For calls with fewer items than threads: few KV heads, and a row or a
     /// few of each sequence. The bits stay the same.
     ///
-    /// Each item becomes one for each 768 keys of `kv_len` (for several KV heads, where these lie as `[row, head, dim]` and leave 32
+    /// Each item becomes one for each 768 keys of `kv_len` (for several KV heads, where these lie as `[row, head, dim]` and leave 64
     /// items), where the rows that share a KV head, `q_len` · `q_heads` / `kv_heads`, are
     /// at most 96 (AVX-512) or 32 (AVX2, NEON). Else nothing changes, nor without vectors, in wasm, with the feature `single-tile`,
     /// and with [`inspect`](Self::inspect). The items must come from one call of [`items`](Self::items), which starts anew.

@@ -265,7 +265,7 @@ const fn div_up(n: usize, by: usize) -> usize {
 const ROWS_TOGETHER: usize = 32;
 
 /// Items that there should be at least, where the keys of several KV heads could be taken together: for as many threads.
-pub(crate) const ITEMS: usize = 32;
+pub(crate) const ITEMS: usize = 64;
 
 /// How many KV heads, a divisor of their number, an item of few rows has if their keys, and their values, lie beside each other, of
 /// so many bytes each: as many as leave so many items, where a place is `chunks` items. One where the caches are near.
@@ -389,8 +389,8 @@ mod tests {
             }
             assert_eq!(of(shape(1, [4, 8], 128), 1, 1), 1, "{level}: 1 MiB");
             assert_eq!(of(shape(1, [4, 8], 4096), 1, ITEMS), 1, "{level}: 8 items");
-            assert_eq!(of(shape(9, [4, 8], 4096), 1, ITEMS), several(2), "{level}: 72 items");
-            assert_eq!(of(shape(1, [4, 8], 32768), 43, ITEMS), several(8), "{level}: 344 items");
+            assert_eq!(of(shape(17, [4, 8], 4096), 1, ITEMS), several(2), "{level}: 136 items");
+            assert_eq!(of(shape(1, [4, 8], 32768), 43, ITEMS), several(4), "{level}: 344 items");
         }
     }
 }

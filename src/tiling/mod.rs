@@ -45,7 +45,7 @@ pub(crate) struct Tile {
     /// 384 are 2 to 7 % faster than 128 at AVX-512, and 6 to 17 % faster than 64 at AVX2; 768 are no faster than 384.
     pub(crate) few_block: usize,
     /// Keys whose values are taken together where they come from memory (of narrow ones twice as many), or 0; see `Source::Memory`
-    /// of the few-rows kernel. 8, 16 and 32 are equal.
+    /// of the few-rows kernel. 8, 16 and 32 are equal. Also keys of each of several heads that are taken in turn.
     pub(crate) streamed: usize,
     /// Keys of a chunk, a multiple of both blocks; see [`chunk`]. Taking in chunks of 768 costs 0.5 to 1 % of the time where K and V lie
     /// in the caches (Zen 4, AVX-512, d 128), of 384 2 %; from memory nothing. In f32 at d 128 one takes 31 µs to read from memory.
@@ -367,6 +367,7 @@ mod tests {
             }
         }
     }
+
     /// As many heads as have few rows together and leave enough items; one where no level fetches, or where the caches are near.
     #[test]
     fn heads() {

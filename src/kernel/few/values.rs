@@ -20,9 +20,9 @@ pub(super) enum Source<'a> {
     NearCache,
     /// Fetched ahead into the second-level cache.
     SharedCache(Ahead),
-    /// Also some keys at a time, whose rows are fetched into the nearest cache in the order of their addresses: strips alone
-    /// read parts of rows, which no core's own prefetchers follow. What the block adds up to is kept in the slice, as long
-    /// as the output.
+    /// Also some keys at a time, whose rows, if of one head, are fetched into the nearest cache in the order of their addresses:
+    /// strips alone read parts of rows, which no core's own prefetchers follow. What the block adds up to is kept in the slice,
+    /// as long as the output.
     Memory(Ahead, &'a mut [f32]),
 }
 

@@ -58,6 +58,7 @@ static void compare(gqa_call call, float *scratch, size_t scratch_len) {
     if (gqa_partials_len(&call, &partials_len, &error) != GQA_OK) fail(gqa_message(error.status));
     call.partials.data = numbers(partials_len, 6);
     call.partials.len = partials_len;
+    call.threads = THREADS;
     if (gqa_item_count(&call, &shared.count, &error) != GQA_OK) fail(gqa_message(error.status));
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)

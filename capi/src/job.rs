@@ -156,6 +156,9 @@ impl Binding<'_> {
                 let scores = ViewMut::from_raw(scores.share(), call.scores.strides.into());
                 job = job.inspect(call.stage()?, scores)?;
             }
+            if call.threads > 0 {
+                job = job.threads(call.threads);
+            }
             #[cfg(target_has_atomic = "ptr")]
             if let Some(partials) = partials {
                 job = match work {

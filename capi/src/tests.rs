@@ -278,6 +278,48 @@ fn zeros_are_the_defaults() {
     assert_eq!(operands.out, out);
 }
 
+/// Fewer threads have fewer and greater items of a cache whose heads lie beside each other; the bits stay the same.
+#[test]
+fn few_threads_have_few_items() {
+    let shape =
+        Shape { batch: 1, q_heads: 8, kv_heads: 4, q_len: 1, kv_len: 1200, head_dim: 64, value_dim: 32 };
+    let (q, k, v) =
+        (numbers::<f32>(8 * 64, 1), numbers::<f32>(4 * 1200 * 64, 2), numbers::<f32>(4 * 1200 * 32, 3));
+    for (level, _) in levels() {
+        let of_threads = |threads| {
+            let mut out = [f32::NAN; 8 * 32];
+            // SAFETY: all zeros are a call, as C may make it.
+            let mut call: gqa_call = unsafe { core::mem::zeroed() };
+            call.struct_size = size_of::<gqa_call>();
+            (call.batch, call.q_heads, call.kv_heads) = (shape.batch, shape.q_heads, shape.kv_heads);
+            (call.q_len, call.kv_len) = (shape.q_len, shape.kv_len);
+            (call.head_dim, call.value_dim, call.level) = (shape.head_dim, shape.value_dim, level);
+            call.q = input(&q, gqa_strides_bhsd(8, 1, 64));
+            call.k = input(&k, gqa_strides { batch: 0, head: 64, row: 4 * 64 });
+            call.v = input(&v, gqa_strides { batch: 0, head: 32, row: 4 * 32 });
+            let strides = gqa_strides_bhsd(8, 1, 32);
+            call.out = gqa_output { data: out.as_mut_ptr().cast(), len: out.len(), r#type: GQA_F32, strides };
+            call.threads = threads;
+            let (mut count, mut scratch) = (0, scratch_of(&call));
+            // SAFETY: the pointers are those of living variables.
+            unsafe {
+                assert_eq!(gqa_item_count(&call, &mut count, ptr::null_mut()), GQA_OK);
+                let (scratch, len) = (scratch.as_mut_ptr(), scratch.len());
+                assert_eq!(gqa_run_items(&call, 0, count, scratch, len, ptr::null_mut()), GQA_OK);
+            }
+            (count, out)
+        };
+        let together = cfg!(any(target_arch = "x86", target_arch = "x86_64"))
+            && level != GQA_LEVEL_SCALAR
+            && !cfg!(feature = "single-tile");
+        let (unknown, want) = of_threads(0);
+        for (threads, count) in [(1, if together { 1 } else { 4 }), (2, 4), (64, 4)] {
+            let (found, out) = of_threads(threads);
+            assert_eq!((unknown, found, out), (4, count, want), "{threads} threads at {level}");
+        }
+    }
+}
+
 /// Three threads share keys, twice in the same memory; the bits are those of one thread.
 #[test]
 fn shared_keys_add_up_to_a_run() {

@@ -65,11 +65,12 @@ impl Pool {
     /// Runs a call's items; each thread has a scratch. Where there are few items, threads share keys.
     pub(crate) fn run_job<'a, T: Element>(
         &mut self,
-        mut job: Job<'a, T, T, T, T>,
+        job: Job<'a, T, T, T, T>,
         scratches: &[Mutex<Vec<f32>>],
         partials: &'a mut [f32],
     ) -> Result<(), Error> {
         let scratch = |thread: usize| scratches[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut job = job.threads(self.threads());
         if self.threads() == 1 {
             return job.run(&mut scratch(0));
         }

@@ -20,7 +20,7 @@ use crate::place::{Heads, Place};
 use crate::score::Modifiers;
 use crate::score::block::Stage;
 use crate::shape::Shape;
-use crate::tiling::{CHUNKS, Cuts, ITEMS, Kernel, KvStorage, Split, div_rem, heads_together};
+use crate::tiling::{CHUNKS, Cuts, Kernel, KvStorage, Split, THREADS, div_rem, heads_together};
 use crate::view::{Extent, Strides, View, ViewMut};
 
 /// A call whose every size, stride and slice has been checked: what [`Attention::bind`](crate::Attention::bind) returns.
@@ -56,6 +56,8 @@ pub struct Job<'a, Q, K, V, O> {
     lse: Extra<Grid<'a, f32>>,
     inspection: Extra<(Stage, Grid<'a, f32>)>,
     partials: Option<Partials<'a>>,
+    /// That draw items.
+    threads: usize,
 }
 
 /// Checks an output and makes the grid of its rows.
@@ -100,6 +102,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
             lse: Extra::NONE,
             inspection: Extra::NONE,
             partials: None,
+            threads: THREADS,
         })
     }
 
@@ -150,12 +153,43 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         self.shape.scratch_len_at(self.level, storage)
     }
 
+    /// How many threads will draw the [`items`](Self::items), for their number: with few threads they may be greater. 32 unless this is
+    /// called, at least 1. The bits stay the same, and [`run`](Self::run) is one thread whatever was said.
+    ///
+    /// Items of a few rows, as a decoded token has, are of several KV heads where their keys and values lie beside each other,
+    /// `[row, head, dim]`, are more than 1 MiB, and leave two items to each thread: a head at a time would be read at half the rate and
+    /// less, since its rows are short and lie apart. With [`split_kv`](Self::split_kv) there are more items, and so more heads to each.
+    /// At x86 levels; at others it changes nothing.
+    ///
+    /// ```
+    /// use gqa::{Attention, Shape, View, ViewMut};
+    /// let shape = Shape { batch: 1, q_heads: 8, kv_heads: 8, q_len: 1, kv_len: 4096, head_dim: 64, value_dim: 64 };
+    /// let (q, k, v) = (vec![0.1f32; 8 * 64], vec![0.1f32; 4096 * 8 * 64], vec![0.5f32; 4096 * 8 * 64]);
+    /// let mut out = vec![0.0f32; 8 * 64];
+    /// let mut partials = vec![0.0; shape.partials_len()];
+    /// let mut job = Attention::new(shape)?
+    ///     .bind(View::bshd(&q, 8, 1, 64), View::bshd(&k, 8, 4096, 64), View::bshd(&v, 8, 4096, 64), ViewMut::bshd(&mut out, 8, 1, 64))?
+    ///     .threads(2)
+    ///     .split_kv(&mut partials)?;
+    /// let mut scratch = vec![0.0; job.scratch_len()];
+    /// for mut item in job.items() {
+    ///     item.run(&mut scratch)?;
+    /// }
+    /// assert!(out.iter().all(|x| (x - 0.5).abs() < 1e-6));
+    /// # Ok::<(), gqa::Error>(())
+    /// ```
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
     /// Cuts the work into smaller [`items`](Self::items): several share the keys of one KV head, and the last of them to be run
     /// puts together what they came to (Flash-Decoding). For calls with fewer items than threads: few KV heads, and a row or a
     /// few of each sequence. The bits stay the same.
     ///
-    /// Each item becomes one for each 768 keys of `kv_len` (for several KV heads, where these lie as `[row, head, dim]` and leave 64
-    /// items), where the rows that share a KV head, `q_len` · `q_heads` / `kv_heads`, are
+    /// Each item becomes one for each 768 keys of `kv_len` (for several KV heads, where these lie as `[row, head, dim]` and leave enough
+    /// items for [`threads`](Self::threads)), where the rows that share a KV head, `q_len` · `q_heads` / `kv_heads`, are
     /// at most 96 (AVX-512) or 32 (AVX2, NEON). Else nothing changes, nor without vectors, in wasm, with the feature `single-tile`,
     /// and with [`inspect`](Self::inspect). The items must come from one call of [`items`](Self::items), which starts anew.
     ///
@@ -193,7 +227,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     #[cfg(target_has_atomic = "ptr")]
     pub fn split_kv(mut self, partials: &'a mut [f32]) -> Result<Self, Error> {
         self.check(Operand::Partials, self.partials_len(), partials.len())?;
-        self.partials = Partials::new(partials, self.level, self.split());
+        self.partials = Partials::new(partials, self.level, Split::of(&self.shape, self.level));
         Ok(self)
     }
 
@@ -205,22 +239,15 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     ///
     /// # Safety
     /// For `'a`, `partials` points to allocated, aligned and initialised elements, which nobody else reads or writes but these
-    /// jobs: all of the same [`Attention`](crate::Attention), types, strides and outputs, so that they have the same items. Before these are run,
+    /// jobs: all of the same [`Attention`](crate::Attention), types, strides, outputs and [`threads`](Self::threads), so that they have the same items. Before these are run,
     /// [`items`](Self::items) of such a job that has the memory by [`split_kv`](Self::split_kv) has been called, and that job has
     /// been dropped. Each item is run once, by one of the jobs; when all have been, they may be again.
     #[cfg(target_has_atomic = "ptr")]
     pub unsafe fn split_kv_raw(mut self, partials: *mut [f32]) -> Result<Self, Error> {
         self.check(Operand::Partials, self.partials_len(), partials.len())?;
         // SAFETY: the caller's promise.
-        self.partials = unsafe { Partials::shared(partials, self.level, self.split()) };
+        self.partials = unsafe { Partials::shared(partials, self.level, Split::of(&self.shape, self.level)) };
         Ok(self)
-    }
-
-    /// How [`split_kv`](Self::split_kv) cuts the work.
-    #[cfg(target_has_atomic = "ptr")]
-    fn split(&self) -> Split {
-        let split = Split::of(&self.shape, self.level);
-        split.together(self.heads_of(split.chunks, ITEMS))
     }
 
     /// The memory that [`split_kv`](Self::split_kv) needs, in f32 elements; 0 where it has nothing to split. As with the scratch,
@@ -244,30 +271,31 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// [`Error::TooShort`] if `scratch` is shorter than [`scratch_len`](Self::scratch_len); nothing is written then.
     pub fn run(&mut self, scratch: &mut [f32]) -> Result<(), Error> {
         self.check_scratch(scratch)?;
-        for mut item in self.items_of(self.heads_of(1, 1)) {
+        for mut item in self.items_of(1) {
             item.run(scratch)?;
         }
         Ok(())
     }
 
-    /// KV heads of an item where each place is `chunks` items, of which there should be so many at least. More than one are those
-    /// whose keys and values lie beside each other in rows of all heads: a head alone reads parts of rows, which neither memory nor
+    /// KV heads of an item where each place is `chunks` items, of which there should be enough for so many threads. More than one are
+    /// those whose keys and values lie beside each other in rows of all heads: a head alone reads parts of rows, which neither memory nor
     /// the cores' own prefetchers are made for.
-    fn heads_of(&self, chunks: usize, items: usize) -> usize {
+    fn heads_of(&self, chunks: usize, threads: usize) -> usize {
         let Shape { head_dim, value_dim, .. } = self.shape;
         if self.k.strides.head != head_dim || self.v.strides.head != value_dim {
             return 1;
         }
         let rows = self.shape.shared_rows();
-        let kernel = Kernel::of(rows, rows, self.level, self.pairs.is_some());
+        if Kernel::of(rows, rows, self.level, self.pairs.is_some()) == Kernel::Many {
+            return 1;
+        }
         let bytes = [size_of::<K>() * head_dim, size_of::<V>() * value_dim];
-        if kernel == Kernel::Few { heads_together(&self.shape, bytes, self.level, chunks, items) } else { 1 }
+        heads_together(&self.shape, bytes, self.level, chunks, threads)
     }
 
     /// The work items, each once: together they are the whole call. They write disjoint rows, or share rows by
     /// [`split_kv`](Self::split_kv), so they may run in any order and on any threads; the bits do not depend on it. About equal in
-    /// work but for what limits and lengths hide. Where there are many of a few rows, and keys and values lie as
-    /// `[row, head, dim]`, some have several KV heads.
+    /// work but for what limits and lengths hide. Those of a few rows may have several KV heads, see [`threads`](Self::threads).
     ///
     /// ```
     /// use gqa::{Attention, Shape, View, ViewMut};
@@ -294,17 +322,18 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// # Ok::<(), gqa::Error>(())
     /// ```
     pub fn items(&mut self) -> Items<'_, 'a, Q, K, V, O> {
-        self.items_of(self.heads_of(1, ITEMS))
+        self.items_of(self.threads)
     }
 
-    /// The items when each has so many KV heads, a divisor of their number, unless they have been split.
-    fn items_of(&mut self, mut heads: usize) -> Items<'_, 'a, Q, K, V, O> {
+    /// The items for so many threads.
+    fn items_of(&mut self, threads: usize) -> Items<'_, 'a, Q, K, V, O> {
         let cuts = Cuts::of(self.shape.shared_rows(), self.level, self.pairs.is_some());
         let tiles = cuts.count();
-        let mut chunks = 1;
-        if let Some(partials) = self.partials.as_mut().filter(|_| CHUNKS && self.inspection.is_none()) {
-            partials.restart();
-            (heads, chunks) = (partials.heads(), partials.chunks());
+        let split = CHUNKS && self.inspection.is_none();
+        let chunks = self.partials.as_ref().filter(|_| split).map_or(1, Partials::chunks);
+        let heads = self.heads_of(chunks, threads);
+        if let Some(partials) = self.partials.as_mut().filter(|_| split) {
+            partials.restart(heads);
         }
         // Can't overflow: 0 without rows, else at most the number of query rows, which the shape's check bounds; or the number
         // of parts that `partials` has.

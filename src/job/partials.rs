@@ -11,12 +11,14 @@ use crate::tiling::Split;
 
 /// A counter for each place, and a part for each chunk of each place.
 ///
-/// Invariant: `counters` begins `split.places` counters, and `parts` `split.places · split.chunks` parts of `split.len`
-/// elements, all in memory that is borrowed for `'a`.
+/// Invariant: `counters` begins `of_one.places` counters, and `parts` `of_one.places · of_one.chunks` parts of `of_one.len`
+/// elements, all in memory that is borrowed for `'a`; `split` is `of_one` with some heads together.
 #[derive(Debug)]
 pub(super) struct Partials<'a> {
     counters: *mut usize,
     parts: *mut f32,
+    /// With one KV head to a place.
+    of_one: Split,
     split: Split,
     /// Whether other jobs count with the same counters, which are not set to 0 then.
     shared: bool,
@@ -31,17 +33,17 @@ unsafe impl Sync for Partials<'_> {}
 #[cfg(target_has_atomic = "ptr")]
 impl<'a> Partials<'a> {
     /// None where nothing is split.
-    pub(super) fn new(data: &'a mut [f32], level: Level, split: Split) -> Option<Self> {
+    pub(super) fn new(data: &'a mut [f32], level: Level, of_one: Split) -> Option<Self> {
         // SAFETY: `data` is borrowed for `'a`.
-        let shared = unsafe { Self::shared(data, level, split) }?;
+        let shared = unsafe { Self::shared(data, level, of_one) }?;
         Some(Self { shared: false, ..shared })
     }
 
     /// # Safety
     /// For `'a`, `data` points to initialised elements that only equal `Partials` touch, of which one that is not shared has set the
     /// counters to 0.
-    pub(super) unsafe fn shared(data: *mut [f32], level: Level, split: Split) -> Option<Self> {
-        let needed = split.total(level);
+    pub(super) unsafe fn shared(data: *mut [f32], level: Level, of_one: Split) -> Option<Self> {
+        let needed = of_one.total(level);
         if needed == 0 || data.len() < needed {
             return None;
         }
@@ -53,8 +55,9 @@ impl<'a> Partials<'a> {
             return None;
         }
         let counters = start.wrapping_add(skip);
-        let parts = counters.wrapping_add(split.counters(level));
-        Some(Self { counters: counters.cast(), parts, split, shared: true, borrow: PhantomData })
+        let parts = counters.wrapping_add(of_one.counters(level));
+        let counters = counters.cast();
+        Some(Self { counters, parts, of_one, split: of_one, shared: true, borrow: PhantomData })
     }
 }
 
@@ -64,13 +67,10 @@ impl<'a> Partials<'a> {
         self.split.chunks
     }
 
-    /// The KV heads of a place.
-    pub(super) fn heads(&self) -> usize {
-        self.split.heads
-    }
-
-    /// Sets the counters to 0.
-    pub(super) fn restart(&mut self) {
+    /// From now on a place has so many KV heads, a divisor of their number. Sets the counters to 0.
+    pub(super) fn restart(&mut self, heads: usize) {
+        // Fewer places, each of as many more elements: no more memory.
+        self.split = self.of_one.together(heads);
         if !self.shared {
             for place in 0..self.split.places {
                 // SAFETY: one of the counters, which nobody else touches while this is borrowed exclusively.

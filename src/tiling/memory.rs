@@ -262,8 +262,6 @@ impl<'a> Carver<'a> {
 pub(crate) struct Split {
     /// Places: cuts of all KV heads, some of them together, of all sequences.
     pub(crate) places: usize,
-    /// KV heads of a place.
-    pub(crate) heads: usize,
     /// Chunks of a place; 1 where nothing is split.
     pub(crate) chunks: usize,
     /// Elements of what a chunk comes to: whole vectors.
@@ -292,7 +290,6 @@ impl Split {
         };
         Self {
             places: places.saturating_mul(shape.kv_heads).saturating_mul(shape.batch),
-            heads: 1,
             chunks: div_up(shape.kv_len, chunk(rows, level)),
             len,
         }
@@ -301,7 +298,7 @@ impl Split {
     /// With so many heads to a place, a divisor of their number: no more memory.
     pub(crate) const fn together(self, heads: usize) -> Self {
         let (places, _) = div_rem(self.places, heads);
-        Self { places, heads, len: self.len.saturating_mul(heads), ..self }
+        Self { places, len: self.len.saturating_mul(heads), ..self }
     }
 
     /// Elements of a counter for each place, rounded up to whole vectors.

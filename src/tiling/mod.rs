@@ -264,26 +264,35 @@ const fn div_up(n: usize, by: usize) -> usize {
 /// Rows of the few-rows kernel that several KV heads have together at most.
 const ROWS_TOGETHER: usize = 32;
 
-/// Items that there should be at least, where the keys of several KV heads could be taken together: for as many threads.
-pub(crate) const ITEMS: usize = 64;
+/// Threads that may draw items, where nobody has said how many.
+pub(crate) const THREADS: usize = 32;
+
+/// Items that so many threads should have at least, where the keys of several KV heads could be taken together: of two to a thread
+/// none waits long for the last.
+pub(crate) const fn items_for(threads: usize) -> usize {
+    if threads == 1 { 1 } else { threads.saturating_mul(2) }
+}
 
 /// How many KV heads, a divisor of their number, an item of few rows has if their keys, and their values, lie beside each other, of
-/// so many bytes each: as many as leave so many items, where a place is `chunks` items. One where the caches are near.
+/// so many bytes each: as many as leave enough items for so many threads, where a place is `chunks` items. One where the caches are near.
 pub(crate) const fn heads_together(
     shape: &Shape,
     bytes: [usize; 2],
     level: Level,
     chunks: usize,
-    items: usize,
+    threads: usize,
 ) -> usize {
     let Shape { batch, kv_heads, kv_len, .. } = *shape;
+    let items = items_for(threads);
     let places = batch.saturating_mul(kv_heads);
     let all = bytes[0].saturating_add(bytes[1]).saturating_mul(kv_len).saturating_mul(places);
     if Tile::of(level).streamed == 0 || all <= NEAR {
         return 1;
     }
     let (mut heads, _) = div_rem(ROWS_TOGETHER, shape.shared_rows());
-    while heads > 1 && !(kv_heads.is_multiple_of(heads) && places.saturating_mul(chunks) >= heads * items) {
+    while heads > 1
+        && !(kv_heads.is_multiple_of(heads) && places.saturating_mul(chunks) >= heads.saturating_mul(items))
+    {
         heads -= 1;
     }
     if heads > 1 { heads } else { 1 }
@@ -381,7 +390,7 @@ mod tests {
             value_dim: 128,
         };
         for level in LEVELS.iter().copied() {
-            let of = |shape, chunks, items| heads_together(&shape, [512, 512], level, chunks, items);
+            let of = |shape, chunks, threads| heads_together(&shape, [512, 512], level, chunks, threads);
             let several = |count| if Tile::of(level).streamed > 0 { count } else { 1 };
             for (sizes, most) in
                 [([4, 8], 8), ([7, 2], 2), ([8, 8], 4), ([1, 64], 32), ([5, 9], 3), ([24, 4], 1)]
@@ -389,9 +398,21 @@ mod tests {
                 assert_eq!(of(shape(1, sizes, 4096), 1, 1), several(most), "{level} {sizes:?}");
             }
             assert_eq!(of(shape(1, [4, 8], 128), 1, 1), 1, "{level}: 1 MiB");
-            assert_eq!(of(shape(1, [4, 8], 4096), 1, ITEMS), 1, "{level}: 8 items");
-            assert_eq!(of(shape(17, [4, 8], 4096), 1, ITEMS), several(2), "{level}: 136 items");
-            assert_eq!(of(shape(1, [4, 8], 32768), 43, ITEMS), several(4), "{level}: 344 items");
+            assert_eq!(of(shape(1, [4, 8], 4096), 1, THREADS), 1, "{level}: 8 items");
+            assert_eq!(of(shape(17, [4, 8], 4096), 1, THREADS), several(2), "{level}: 136 items");
+            assert_eq!(of(shape(1, [4, 8], 32768), 43, THREADS), several(4), "{level}: 344 items");
+            for (threads, most) in [(1, 8), (2, 2), (3, 1), (4, 1), (usize::MAX, 1)] {
+                assert_eq!(
+                    of(shape(1, [4, 8], 4096), 1, threads),
+                    several(most),
+                    "{level}: {threads} threads"
+                );
+            }
+            assert_eq!(
+                of(shape(1, [4, 8], 4096), 6, 2),
+                several(8),
+                "{level}: 6 items of 8 heads for 2 threads"
+            );
         }
     }
 }

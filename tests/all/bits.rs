@@ -124,12 +124,7 @@ impl Check for Orders {
             job.items().rev().for_each(|mut item| item.run(&mut scratch).unwrap());
         });
         assert_eq!(&reversed, bits, "reversed at {} {:?}", case.level, case.shape);
-        let shuffled = case.bits::<O>(|job| {
-            let mut scratch = vec![0.0; job.scratch_len()];
-            let mut items: Vec<_> = job.items().collect();
-            Rng(8).shuffle(&mut items);
-            items.iter_mut().for_each(|item| item.run(&mut scratch).unwrap());
-        });
+        let shuffled = case.bits::<O>(shuffle);
         assert_eq!(&shuffled, bits, "shuffled at {} {:?}", case.level, case.shape);
     }
 }
@@ -464,22 +459,36 @@ impl Visit for Beside {
             let bits = apart.call(&shape, &modifiers, level).run::<O>().bits();
             Orders.check::<Q, K, V, O>(&case, &bits);
             Scratch.check::<Q, K, V, O>(&case, &bits);
-            #[cfg(target_has_atomic = "ptr")]
-            {
-                let found = case.bits_of::<O>(|job| {
-                    let len = job.partials_len();
-                    assert!(len <= shape.partials_len(), "{:?}", what(level));
-                    let mut partials = vec![f32::NAN; len];
-                    let mut job = job.split_kv(&mut partials).unwrap();
-                    let mut scratch = vec![f32::NAN; job.scratch_len()];
-                    let mut items: Vec<_> = job.items().collect();
-                    Rng(8).shuffle(&mut items);
-                    items.iter_mut().for_each(|item| item.run(&mut scratch).unwrap());
-                });
-                assert_eq!(found, bits, "split: {:?}", what(level));
+            // Fewer threads, fewer items, of more heads.
+            for threads in [0, 1, 2, 5] {
+                let found = case.bits_of::<O>(|job| shuffle(&mut job.threads(threads)));
+                assert_eq!(found, bits, "{threads} threads: {:?}", what(level));
+                #[cfg(target_has_atomic = "ptr")]
+                {
+                    let found = case.bits_of::<O>(|job| {
+                        let len = job.partials_len();
+                        assert!(len <= shape.partials_len(), "{:?}", what(level));
+                        let mut partials = vec![f32::NAN; len];
+                        // As for 32, and then as for so many with the same memory.
+                        let mut job = job.split_kv(&mut partials).unwrap();
+                        let many = job.items().len();
+                        let mut job = job.threads(threads);
+                        assert!(job.items().len() <= many, "{threads} threads: {:?}", what(level));
+                        shuffle(&mut job);
+                    });
+                    assert_eq!(found, bits, "split, {threads} threads: {:?}", what(level));
+                }
             }
         }
     }
+}
+
+/// Runs the items in some order.
+fn shuffle<Q: Number, K: Number, V: Number, O: Number>(job: &mut gqa::Job<'_, Q, K, V, O>) {
+    let mut scratch = vec![f32::NAN; job.scratch_len()];
+    let mut items: Vec<_> = job.items().collect();
+    Rng(8).shuffle(&mut items);
+    items.iter_mut().for_each(|item| item.run(&mut scratch).unwrap());
 }
 
 #[cfg(not(miri))]

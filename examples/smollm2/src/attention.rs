@@ -71,13 +71,14 @@ impl<T: Element> Attend for Gqa<T> {
         let shape = shape(config, position, q, |last| cache.len(last));
         let Shape { q_heads, q_len, head_dim, .. } = shape;
         let (k, v) = cache.views(layer);
-        let mut job = Attention::new(shape)?.causal().bind(
+        let job = Attention::new(shape)?.causal().bind(
             View::bshd(q, q_heads, q_len, head_dim),
             k,
             v,
             ViewMut::bshd(out, q_heads, q_len, head_dim),
         )?;
         let threads = if shape.multiply_adds() < WORTH_A_THREAD { 1 } else { scratch.len() };
+        let mut job = job.threads(threads);
         if threads > 1 {
             partials.resize(job.partials_len().max(partials.len()), 0.0);
             job = job.split_kv(partials)?;

@@ -17,9 +17,10 @@ thread_local! {
 
 /// Computes all of a job. Where there are few items, threads share keys.
 pub(crate) fn run<Q: Element, K: Element, V: Element, O: Element>(
-    mut job: Job<'_, Q, K, V, O>,
+    job: Job<'_, Q, K, V, O>,
 ) -> Result<(), Error> {
     let (scratch_len, threads) = (job.scratch_len(), rayon::current_num_threads());
+    let mut job = job.threads(threads);
     if job.shape().multiply_adds() < WORTH_A_THREAD || threads == 1 {
         with_scratch(scratch_len, |scratch| job.run(scratch))
     } else if job.items().len() < ENOUGH * threads {

@@ -1,5 +1,7 @@
 //! Cache lines that are asked for ahead of their use. Nothing is read through these pointers, which may leave their data.
 
+use crate::view::Walk;
+
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
 
@@ -50,54 +52,37 @@ impl Ahead {
     }
 }
 
-/// The rows of a work item, each by its first line: position by position those of a group of heads.
+/// The rows of a work item.
 #[derive(Clone, Copy)]
 pub(crate) struct RowsAhead {
-    next: *const u8,
-    /// Rows that are left, and those of them at this position.
-    left: usize,
-    heads_left: usize,
-    group: usize,
-    /// Bytes from a row to the next head's, and from that of the last head to the first one's of the next position.
-    stride: usize,
-    to_position: usize,
+    data: *const u8,
+    /// In bytes.
+    rows: Walk,
     /// Cache lines of a row.
     lines: usize,
 }
 
 impl RowsAhead {
-    /// `count` rows of `lines` lines from one of head `head` of a `group` on, with so many bytes from head to head, and from
-    /// position to position.
+    /// Rows of `lines` lines.
     #[inline(always)]
-    pub(crate) fn new(
-        next: *const u8,
-        lines: usize,
-        count: usize,
-        [head, group]: [usize; 2],
-        [stride, position]: [usize; 2],
-    ) -> Self {
-        let to_position = position.wrapping_sub(stride.wrapping_mul(group.saturating_sub(1)));
-        Self { next, left: count, heads_left: group - head, group, stride, to_position, lines }
+    pub(crate) fn new(data: *const u8, rows: Walk, lines: usize) -> Self {
+        Self { data, rows, lines }
     }
 
     /// Rows that are left.
     #[inline(always)]
     pub(crate) fn left(&self) -> usize {
-        self.left
+        self.rows.left()
     }
 
     /// The lines of the next `rows` rows.
     #[inline(always)]
     pub(crate) fn advance(&mut self, rows: usize, mut each: impl FnMut(*const u8)) {
-        for _ in 0..rows.min(self.left) {
+        for _ in 0..rows.min(self.left()) {
+            let row = self.data.wrapping_add(self.rows.next());
             for line in 0..self.lines {
-                each(self.next.wrapping_add(line * LINE));
+                each(row.wrapping_add(line * LINE));
             }
-            self.left -= 1;
-            self.heads_left = self.heads_left.wrapping_sub(1);
-            let last = self.heads_left == 0;
-            self.next = self.next.wrapping_add(if last { self.to_position } else { self.stride });
-            self.heads_left = if last { self.group } else { self.heads_left };
         }
     }
 }
@@ -105,15 +90,16 @@ impl RowsAhead {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::Strides;
     use std::vec::Vec;
 
     #[test]
     fn rows_come_position_by_position() {
         for [head_stride, stride] in [[1 << 16, 256], [256, 1 << 16]] {
-            let start = core::ptr::null::<u8>().wrapping_add(1 << 20);
+            let data = core::ptr::null::<u8>().wrapping_add(1 << 20);
             // From the second of three heads on.
-            let mut rows =
-                RowsAhead::new(start.wrapping_add(head_stride), 2, 7, [1, 3], [head_stride, stride]);
+            let strides = Strides { batch: 0, head: head_stride, row: stride };
+            let mut rows = RowsAhead::new(data, Walk::new(head_stride, 7, [1, 3], strides), 2);
             let mut seen = Vec::new();
             for count in [1, 0, 4, 9] {
                 rows.advance(count, |line| seen.push(line as usize - (1 << 20)));
@@ -122,6 +108,8 @@ mod tests {
             let rows = [at(1, 0), at(2, 0), at(0, 1), at(1, 1), at(2, 1), at(0, 2), at(1, 2)];
             assert_eq!(seen, rows.map(|row| [row, row + LINE]).as_flattened());
         }
-        assert_eq!(RowsAhead::new(core::ptr::null(), 2, 0, [0, 0], [0, 0]).left(), 0);
+        let mut last = Walk::new(7, 2, [0, 1], Strides { batch: 0, head: 1, row: 5 });
+        assert_eq!([last.next(), last.next(), last.next()], [7, 12, 12]);
+        assert_eq!(Walk::new(0, 0, [0, 0], Strides::NONE).left(), 0);
     }
 }

@@ -153,13 +153,17 @@ pub(crate) fn store_square<S: Isa, T: Storage>(
     columns: &mut ColumnsMut<'_, MAX_LANES, T>,
     first: usize,
 ) {
-    if columns.left(first) >= S::LANES {
-        for lane in 0..S::LANES {
-            T::store(s, square[lane], columns.get(lane, first, S::LANES));
-        }
-    } else {
+    let whole = columns.each_row(
+        S::LANES,
+        first,
+        S::LANES,
+        #[inline(always)]
+        |lane, to| T::store(s, square[lane], to),
+    );
+    if !whole {
+        let count = columns.left(first).min(S::LANES);
         for (lane, &from) in square.iter().enumerate().take(S::LANES) {
-            store_part(s, from, columns.get(lane, first, columns.left(first)));
+            store_part(s, from, columns.get(lane, first, count));
         }
     }
 }

@@ -6,8 +6,9 @@ use core::marker::PhantomData;
 use core::slice;
 
 use crate::ahead::{Ahead, RowsAhead, lines_of};
+use crate::error::Operand;
 use crate::place::Place;
-use crate::view::{Strides, View, ViewMut};
+use crate::view::{Extent, Strides, View, ViewMut};
 
 /// `rows` × `cols` numbers, rows `stride` apart.
 ///
@@ -342,30 +343,48 @@ pub(crate) fn bytes_of(booleans: &[bool]) -> &[u8] {
 }
 
 /// The rows of one work item of an operand that is read, by the same names as [`RowsMut`] has for one that is written.
+///
+/// Invariant: each row of `place`, the first at least, is `dim` elements that may be read for `'a`.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a, T> {
-    /// A copy: a reference would keep all of the job in memory, where a small core's stack is short.
-    pub(crate) view: View<'a, T>,
-    pub(crate) dim: usize,
-    pub(crate) place: Place,
+    data: *const T,
+    strides: Strides,
+    dim: usize,
+    place: Place,
+    borrow: PhantomData<&'a [T]>,
 }
 
 impl<'a, T> Rows<'a, T> {
+    /// Rows of no element if the view does not reach to all of them.
+    #[inline(always)]
+    pub(crate) fn new(view: View<'a, T>, dim: usize, place: Place) -> Self {
+        let View { data, strides } = view;
+        let extent = Extent::rows(Operand::Query, strides, place.last().map(|last| last + 1), dim);
+        let reaches = place.count > 0 && extent.check(data.len()).is_ok();
+        let (strides, dim) = if reaches { (strides, dim) } else { (Strides::NONE, 0) };
+        Self { data: data.as_ptr(), strides, dim, place, borrow: PhantomData }
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Row `index` of the item, or the last one beyond it.
     #[inline]
     pub(crate) fn row(&self, index: usize) -> &'a [T] {
-        let [row] = self.rows(index);
-        row
+        let start = self.place.start(index, self.strides);
+        // SAFETY: the row may be read by the invariant.
+        unsafe { slice::from_raw_parts(self.data.add(start), self.dim) }
     }
 
     /// Rows `first..` of the item, the last one repeated.
     #[inline]
     pub(crate) fn rows<const ROWS: usize>(&self, first: usize) -> [&'a [T]; ROWS] {
         let mut rows = [&[][..]; ROWS];
-        for (to, (head, position)) in rows.iter_mut().zip(self.place.heads_and_positions(first)) {
-            let data = self.view.head(self.place.batch, head);
-            let row = data.get(position * self.view.strides.row..);
-            *to = row.and_then(|row| row.get(..self.dim)).unwrap_or_default();
+        let mut starts = self.place.starts(first, self.strides);
+        for to in &mut rows {
+            // SAFETY: as in `row`.
+            *to = unsafe { slice::from_raw_parts(self.data.add(starts.next()), self.dim) };
         }
         rows
     }
@@ -373,15 +392,20 @@ impl<'a, T> Rows<'a, T> {
     /// All rows, to be fetched.
     #[inline(always)]
     pub(crate) fn ahead(&self) -> RowsAhead {
-        self.place.ahead(self.view.data.as_ptr(), self.view.strides, self.dim)
+        self.place.ahead(self.data, self.strides, self.dim)
     }
 
-    /// As [`rows`](Self::rows), column by column.
-    #[inline]
-    pub(crate) fn columns<const ROWS: usize>(&self, first: usize) -> Columns<'a, ROWS, T> {
-        let rows = self.rows(first);
-        let cols = rows.iter().map(|row| row.len()).min().unwrap_or(0);
-        Columns { rows: rows.map(<[T]>::as_ptr), cols, data: PhantomData }
+    /// `count` of the [`rows`](Self::rows), column by column; those after them repeat the first.
+    #[inline(always)]
+    pub(crate) fn columns<const ROWS: usize>(&self, first: usize, count: usize) -> Columns<'a, ROWS, T> {
+        let mut starts = self.place.starts(first, self.strides);
+        // SAFETY: as in `row`.
+        let mut rows = [unsafe { self.data.add(starts.next()) }; ROWS];
+        for to in rows.iter_mut().take(count).skip(1) {
+            // SAFETY: as in `row`.
+            *to = unsafe { self.data.add(starts.next()) };
+        }
+        Columns { rows, cols: self.dim, data: PhantomData }
     }
 }
 
@@ -412,11 +436,9 @@ impl<T> RowsMut<'_, T> {
         if index >= self.place.rows() {
             return &mut [];
         }
-        let (head, position) = self.place.head_and_position(index);
-        let at =
-            self.place.batch * self.strides.batch + head * self.strides.head + position * self.strides.row;
+        let start = self.place.start(index, self.strides);
         // SAFETY: the row lies inside the borrowed slice by the grid's invariant, and is this value's alone.
-        unsafe { slice::from_raw_parts_mut(self.data.add(at), self.dim) }
+        unsafe { slice::from_raw_parts_mut(self.data.add(start), self.dim) }
     }
 
     /// All rows, to be fetched.
@@ -425,18 +447,19 @@ impl<T> RowsMut<'_, T> {
         self.place.ahead(self.data, self.strides, self.dim)
     }
 
-    /// Rows `first..` of the item, those that there are.
-    #[inline]
-    pub(crate) fn columns<const ROWS: usize>(&mut self, first: usize) -> ColumnsMut<'_, ROWS, T> {
+    /// Rows `first..` of the item, as many of `count` as there are.
+    #[inline(always)]
+    pub(crate) fn columns<const ROWS: usize>(
+        &mut self,
+        first: usize,
+        count: usize,
+    ) -> ColumnsMut<'_, ROWS, T> {
         let mut rows = [self.data; ROWS];
-        let count = self.place.rows().saturating_sub(first);
-        let places = self.place.heads_and_positions(first).take(count);
-        for (to, (head, position)) in rows.iter_mut().zip(places) {
-            let at = self.place.batch * self.strides.batch
-                + head * self.strides.head
-                + position * self.strides.row;
+        let count = self.place.rows().saturating_sub(first).min(count);
+        let mut starts = self.place.starts(first, self.strides);
+        for to in rows.iter_mut().take(count) {
             // SAFETY: as in `row`.
-            *to = unsafe { self.data.add(at) };
+            *to = unsafe { self.data.add(starts.next()) };
         }
         ColumnsMut { rows, count, cols: self.dim, borrow: PhantomData }
     }
@@ -456,6 +479,26 @@ impl<const ROWS: usize, T> ColumnsMut<'_, ROWS, T> {
     #[inline(always)]
     pub(crate) fn left(&self, first: usize) -> usize {
         self.cols.saturating_sub(first)
+    }
+
+    /// Lends `each` the elements `first..first + count` of `rows` rows, in order, unless there are not so many of both; whether there are.
+    #[inline(always)]
+    pub(crate) fn each_row(
+        &mut self,
+        rows: usize,
+        first: usize,
+        count: usize,
+        mut each: impl FnMut(usize, &mut [T]),
+    ) -> bool {
+        let inside = self.cols.checked_sub(first).is_some_and(|left| count <= left);
+        if rows > self.count || rows > ROWS || !inside {
+            return false;
+        }
+        for row in 0..rows {
+            // SAFETY: there is this row, and its elements end at `cols` at most.
+            each(row, unsafe { slice::from_raw_parts_mut(self.rows[row].add(first), count) });
+        }
+        true
     }
 
     /// Elements `first..first + count` of row `row`; none if there is no such row, or if it has not so many.

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::ahead::{RowsAhead, lines_of};
-use crate::view::Strides;
+use crate::view::{Strides, Walk};
 
 /// Rows `first..first + count` of those that share a KV head in sequence `batch`, for `kv_head` and the heads after it.
 /// Row `r` of those that share a head is position `r / group` of query head `kv_head · group + r % group`.
@@ -97,15 +97,41 @@ impl Place {
         })
     }
 
+    /// The element that a row begins with, by its query head and position. Of rows that there are nothing overflows.
+    #[inline(always)]
+    fn start_of(&self, (head, position): (usize, usize), strides: Strides) -> usize {
+        let start = self.batch.wrapping_mul(strides.batch).wrapping_add(head.wrapping_mul(strides.head));
+        start.wrapping_add(position.wrapping_mul(strides.row))
+    }
+
+    /// The element that row `index` of the item begins with, or the last row beyond it.
+    #[inline(always)]
+    pub(crate) fn start(&self, index: usize, strides: Strides) -> usize {
+        self.start_of(self.head_and_position(index), strides)
+    }
+
+    /// As [`start`](Self::start), of the rows from `index` on that share its KV head.
+    #[inline(always)]
+    pub(crate) fn starts(&self, index: usize, strides: Strides) -> Walk {
+        let (kv_head, index) = self.in_head(index);
+        let (head, position) = self.row_of((kv_head, index));
+        let start = self.start_of((head, position), strides);
+        Walk::new(start, self.count.saturating_sub(index), [head - kv_head * self.group, self.group], strides)
+    }
+
     /// The rows of one KV head, of `dim` elements, to be fetched.
     #[inline(always)]
     pub(crate) fn ahead<T>(&self, data: *const T, strides: Strides, dim: usize) -> RowsAhead {
-        let (head, position) = self.head_and_position(0);
-        let row = self.batch.wrapping_mul(strides.batch).wrapping_add(head.wrapping_mul(strides.head));
-        let row = data.wrapping_add(row.wrapping_add(position.wrapping_mul(strides.row)));
-        let heads = [head - self.kv_head * self.group, self.group];
-        let bytes = [strides.head, strides.row].map(|elements| elements.wrapping_mul(size_of::<T>()));
-        RowsAhead::new(row.cast(), lines_of::<T>(dim), self.count, heads, bytes)
+        let bytes = |elements: usize| elements.wrapping_mul(size_of::<T>());
+        let strides =
+            Strides { batch: bytes(strides.batch), head: bytes(strides.head), row: bytes(strides.row) };
+        RowsAhead::new(data.cast(), self.starts(0, strides), lines_of::<T>(dim))
+    }
+
+    /// The sequence, the query head and the position of the last row of the last KV head; none is greater in another row.
+    pub(crate) fn last(&self) -> [usize; 3] {
+        let (_, position) = self.row_of((self.kv_head, self.count.saturating_sub(1)));
+        [self.batch, ((self.kv_head + self.heads.count()) * self.group).saturating_sub(1), position]
     }
 
     /// The positions of rows `rows` of the item, which share a KV head.

@@ -45,6 +45,48 @@ impl Strides {
     }
 }
 
+/// The elements that rows begin with: position by position those of a group of heads, and the last row's for ever.
+#[derive(Clone, Copy)]
+pub(crate) struct Walk {
+    next: usize,
+    /// Rows that are left, and those of them at this position.
+    left: usize,
+    heads_left: usize,
+    group: usize,
+    /// From a row to the next head's, and from that of the last head to the first one's of the next position.
+    stride: usize,
+    to_position: usize,
+}
+
+impl Walk {
+    /// `count` rows from the one at element `start` on, which is of head `head` of a `group`.
+    #[inline(always)]
+    pub(crate) fn new(start: usize, count: usize, [head, group]: [usize; 2], strides: Strides) -> Self {
+        let to_position = strides.row.wrapping_sub(strides.head.wrapping_mul(group.saturating_sub(1)));
+        Self { next: start, left: count, heads_left: group - head, group, stride: strides.head, to_position }
+    }
+
+    /// Rows that are left.
+    #[inline(always)]
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The element that the next row begins with.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> usize {
+        let row = self.next;
+        if self.left > 1 {
+            self.heads_left = self.heads_left.wrapping_sub(1);
+            let last = self.heads_left == 0;
+            self.next = row.wrapping_add(if last { self.to_position } else { self.stride });
+            self.heads_left = if last { self.group } else { self.heads_left };
+        }
+        self.left = self.left.saturating_sub(1);
+        row
+    }
+}
+
 /// A readable operand: a flat slice and its strides.
 ///
 /// ```

@@ -4,6 +4,7 @@ use super::Task;
 use crate::ahead::RowsAhead;
 use crate::element::Element;
 use crate::isa::Isa;
+use crate::tiling::NEAREST;
 
 /// None where no level fetches ahead.
 const KINDS: usize = if cfg!(any(target_arch = "x86", target_arch = "x86_64")) { 2 } else { 0 };
@@ -22,7 +23,8 @@ impl Later {
         task: &Task<'_, Q, K, V, O>,
     ) -> Self {
         let mut later = Self { rows: [const { None }; KINDS], each: [0; KINDS] };
-        if let (true, [out, queries]) = (S::PREFETCHES, later.rows.as_mut_slice()) {
+        let fetches = S::PREFETCHES && task.query_bytes() > NEAREST;
+        if let (true, [out, queries]) = (fetches, later.rows.as_mut_slice()) {
             *out = Some(task.results.out.ahead());
             *queries = task.next_queries().map(|rows| rows.ahead());
         }

@@ -425,7 +425,7 @@ fn load_queries<S: Isa, Q: Element, const VECS: usize>(
                     );
                     continue;
                 }
-                let columns = from.columns(first + v * S::LANES);
+                let columns = from.columns(first + v * S::LANES, S::LANES);
                 for (chunk, to) in queries.chunks_mut(S::LANES).enumerate() {
                     let mut square = load_square(s, &columns, chunk * S::LANES);
                     s.transpose(&mut square);
@@ -483,7 +483,7 @@ fn finish<S: Isa, O: Element, const VECS: usize>(
                     results.report(s, first..first + lanes, &total);
                     continue;
                 }
-                let mut to = results.out.columns(first);
+                let mut to = results.out.columns(first, S::LANES);
                 for (chunk, from) in output.chunks(S::LANES).enumerate() {
                     let mut square = [s.zero(); MAX_LANES];
                     if from.len() == S::LANES {

@@ -248,14 +248,15 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
 
     /// The query rows of the item.
     fn queries(&self) -> Rows<'a, Q> {
-        Rows { view: *self.q, dim: self.shape.head_dim, place: self.place }
+        Rows::new(*self.q, self.shape.head_dim, self.place)
     }
 
     /// The query rows of the item that comes after this one for the same keys, if there is one.
     fn next_queries(&self) -> Option<Rows<'a, Q>> {
         let first = self.place.first + self.place.count;
         let count = self.shape.shared_rows().checked_sub(first)?.min(self.place.count);
-        (count > 0).then(|| Rows { place: Place { first, count, ..self.place }, ..self.queries() })
+        let place = Place { first, count, ..self.place };
+        (count > 0).then(|| Rows::new(*self.q, self.shape.head_dim, place))
     }
 
     /// The keys; a row has those of all heads.
@@ -277,6 +278,13 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         let Shape { batch, kv_heads, kv_len, head_dim, value_dim, .. } = *self.shape;
         let key = (head_dim * size_of::<K>()).saturating_add(value_dim * size_of::<V>());
         batch.saturating_mul(kv_heads).saturating_mul(kv_len).saturating_mul(key)
+    }
+
+    /// Bytes of all queries and outputs of the call.
+    fn query_bytes(&self) -> usize {
+        let Shape { batch, q_heads, q_len, head_dim, value_dim, .. } = *self.shape;
+        let row = (head_dim * size_of::<Q>()).saturating_add(value_dim * size_of::<O>());
+        batch.saturating_mul(q_heads).saturating_mul(q_len).saturating_mul(row)
     }
 
     /// Where the rows stand, and what they see as far as it decides which keys are visited.

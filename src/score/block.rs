@@ -128,7 +128,7 @@ impl<'a> Scoring<'a> {
             let start = block.keys.start;
             let constants = block.constants(s, self.place, |head, position| {
                 let position = self.sequence.position(position).saturating_sub(start as i64);
-                [position as f32, slopes.get(head).copied().unwrap_or(0.0), 0.0]
+                [position as f32, slopes.get(head).copied().unwrap_or(0.0)]
             });
             alibi::apply(s, block.strip(s), constants[0], constants[1]);
         }
@@ -151,20 +151,17 @@ impl<'a> Scoring<'a> {
             && self.sequence.limits(&block.keys)
             && !self.sequence.all_see(&self.place.positions(block.rows()), &block.keys)
         {
-            let keys = block.keys.clone();
-            let relative = |key: usize| key.min(keys.end).saturating_sub(keys.start) as f32;
-            // The heads of a group stand at the same positions.
-            let (mut before, mut limits) = (usize::MAX, [0.0; 3]);
-            let constants = block.constants(s, self.place, |_, position| {
-                if position != before {
-                    let seen = self.sequence.seen(position);
-                    limits = [seen.start, seen.end, self.sequence.prefix(position)].map(relative);
-                    before = position;
-                }
-                limits
-            });
-            let [first, last, prefix] = constants;
-            visibility::apply(s, block.strip(s), Limits { first, last, prefix });
+            let sequence = &self.sequence;
+            if sequence.hides_last_only() {
+                let [last] = block.limits(s, self.place, |position| [sequence.seen(position).end]);
+                visibility::hide_from(s, block.strip(s), last);
+            } else {
+                let [first, last, prefix] = block.limits(s, self.place, |position| {
+                    let seen = sequence.seen(position);
+                    [seen.start, seen.end, sequence.prefix(position)]
+                });
+                visibility::apply(s, block.strip(s), Limits { first, last, prefix });
+            }
         }
         block.show(s, Stage::Biased, inspection);
         block.show(s, Stage::Softmax, inspection);
@@ -187,9 +184,34 @@ impl<S: Isa> Block<'_, S> {
         Strip { vectors: self.vectors, width: self.width, at: self.at, first_key, step }
     }
 
-    /// Three numbers of each lane's row, from its query head and position.
+    /// Keys that each lane's row has by its position, as numbers from the first one of the block.
     #[inline(always)]
-    fn constants(&self, s: S, place: Place, mut of: impl FnMut(usize, usize) -> [f32; 3]) -> [S::F; 3] {
+    fn limits<const COUNT: usize>(
+        &self,
+        s: S,
+        place: Place,
+        mut of: impl FnMut(usize) -> [usize; COUNT],
+    ) -> [S::F; COUNT] {
+        let Range { start, end } = self.keys;
+        // The heads of a group stand at the same positions.
+        let (mut before, mut limits) = (usize::MAX, [0.0; COUNT]);
+        self.constants(s, place, |_, position| {
+            if position != before {
+                limits = of(position).map(|key| key.min(end).saturating_sub(start) as f32);
+                before = position;
+            }
+            limits
+        })
+    }
+
+    /// Numbers of each lane's row, from its query head and position.
+    #[inline(always)]
+    fn constants<const COUNT: usize>(
+        &self,
+        s: S,
+        place: Place,
+        mut of: impl FnMut(usize, usize) -> [f32; COUNT],
+    ) -> [S::F; COUNT] {
         if self.lanes == Lanes::Keys {
             let (head, position) = place.head_and_position(self.row);
             return of(head, position).map(
@@ -197,7 +219,7 @@ impl<S: Isa> Block<'_, S> {
                 |x| s.splat(x),
             );
         }
-        let mut numbers = [[0.0; MAX_LANES]; 3];
+        let mut numbers = [[0.0; MAX_LANES]; COUNT];
         for (lane, (head, position)) in place.heads_and_positions(self.row).take(S::LANES).enumerate() {
             for (numbers, x) in numbers.iter_mut().zip(of(head, position)) {
                 if let Some(number) = numbers.get_mut(lane) {

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::Strip;
+use super::{Strip, hide};
 use crate::element::Storage;
 use crate::error::{Error, Operand};
 use crate::isa::{Isa, MAX_LANES};
@@ -295,7 +295,6 @@ pub(crate) fn apply<S: Isa>(s: S, strip: Strip<'_, S>, bias: &[S::F]) {
 /// Hides the keys that the sets of rows in lanes lack, the first bit being that of the strip's first key.
 #[inline(always)]
 pub(crate) fn hide_of_rows<S: Isa>(s: S, strip: Strip<'_, S>, sets: &[u32; MAX_LANES]) {
-    let hidden = s.splat(f32::NEG_INFINITY);
     let mut bit = 1u32;
     strip.map(
         s,
@@ -303,7 +302,7 @@ pub(crate) fn hide_of_rows<S: Isa>(s: S, strip: Strip<'_, S>, sets: &[u32; MAX_L
         |score, _| {
             let lacks = s.lacks(sets, bit);
             bit = bit.rotate_left(1);
-            s.select(lacks, hidden, score)
+            hide(s, lacks, score)
         },
     );
 }
@@ -319,7 +318,6 @@ pub(crate) fn hide_of_keys<S: Isa>(s: S, strip: Strip<'_, S>, set: u32) {
         }
         each
     };
-    let hidden = s.splat(f32::NEG_INFINITY);
     let mut set = set;
     strip.map(
         s,
@@ -327,7 +325,7 @@ pub(crate) fn hide_of_keys<S: Isa>(s: S, strip: Strip<'_, S>, set: u32) {
         |score, _| {
             let lacks = s.lacks(&EACH, set);
             set = set.rotate_right(S::LANES as u32);
-            s.select(lacks, hidden, score)
+            hide(s, lacks, score)
         },
     );
 }

@@ -41,6 +41,27 @@ pub(crate) struct Strip<'a, S: Isa> {
     pub(crate) step: S::F,
 }
 
+/// `score`, whatever it is, or -∞ where it is not seen.
+#[inline(always)]
+fn seen<S: Isa>(s: S, seen: S::M, score: S::F) -> S::F {
+    let hidden = s.splat(f32::NEG_INFINITY);
+    unmasked(s, s.select(seen, score, hidden))
+}
+
+/// `score`, whatever it is, or -∞ where it is hidden.
+#[inline(always)]
+fn hide<S: Isa>(s: S, hides: S::M, score: S::F) -> S::F {
+    let hidden = s.splat(f32::NEG_INFINITY);
+    unmasked(s, s.select(hides, hidden, score))
+}
+
+/// The same scores. Compilers turn a selection that goes back to where it came from into a store under a mask, which takes AMD's cores
+/// some twelve cycles at AVX2; they don't see that this maximum (of a NaN too) changes nothing.
+#[inline(always)]
+fn unmasked<S: Isa>(s: S, scores: S::F) -> S::F {
+    s.max(s.splat(f32::NEG_INFINITY), scores)
+}
+
 impl<S: Isa> Strip<'_, S> {
     /// Replaces each vector of scores by `f(scores, keys)`.
     #[inline(always)]

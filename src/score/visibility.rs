@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use super::Strip;
+use super::{Strip, seen, unmasked};
 use crate::extra::Limit;
 use crate::isa::Isa;
 use crate::shape::Shape;
@@ -177,6 +177,12 @@ impl Sequence {
         if key < self.prefix(rows.start) { key } else { key.max(self.seen_by_any(rows).start) }
     }
 
+    /// Whether each row sees all keys before the last one that it sees.
+    #[inline]
+    pub(crate) fn hides_last_only(&self) -> bool {
+        self.left == i64::MAX && self.prefix == 0
+    }
+
     /// Whether some row, not necessarily one that there is, may not see all `keys`.
     #[inline]
     pub(crate) fn limits(&self, keys: &Range<usize>) -> bool {
@@ -214,6 +220,16 @@ fn meet(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
     start..a.end.min(b.end).max(start)
 }
 
+/// Hides the keys from `end` on: their scores become -∞ whatever they were.
+#[inline(always)]
+pub(crate) fn hide_from<S: Isa>(s: S, strip: Strip<'_, S>, end: S::F) {
+    strip.map(
+        s,
+        #[inline(always)]
+        |score, key| seen(s, s.less(key, end), score),
+    );
+}
+
 /// The limits of the rows of a strip, as numbers of keys from the start of a block.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits<S: Isa> {
@@ -222,7 +238,7 @@ pub(crate) struct Limits<S: Isa> {
     pub(crate) prefix: S::F,
 }
 
-/// Hides the keys outside `limits`: their scores become -∞ whatever they were.
+/// As [`hide_from`], the keys outside `limits`.
 #[inline(always)]
 pub(crate) fn apply<S: Isa>(s: S, strip: Strip<'_, S>, limits: Limits<S>) {
     let hidden = s.splat(f32::NEG_INFINITY);
@@ -232,7 +248,7 @@ pub(crate) fn apply<S: Isa>(s: S, strip: Strip<'_, S>, limits: Limits<S>) {
         |score, key| {
             let seen = s.select(s.less(key, limits.last), score, hidden);
             let seen = s.select(s.less(key, limits.first), hidden, seen);
-            s.select(s.less(key, limits.prefix), score, seen)
+            unmasked(s, s.select(s.less(key, limits.prefix), score, seen))
         },
     );
 }
@@ -325,6 +341,7 @@ mod tests {
                     block.clone().all(|key| edges.contains(&key) || !hidden(key)),
                     "{v:?} {rows:?} {block:?}"
                 );
+                assert!(!sequence.hides_last_only() || rows.clone().all(|row| sequence.seen(row).start == 0));
                 // Only a range that is partly prefix and partly window may be seen by all without being found so.
                 assert!(all || !sequence.all_see(&rows, &block), "{v:?} {rows:?} {block:?}");
                 assert!(

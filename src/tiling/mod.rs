@@ -306,6 +306,9 @@ const fn few_rows(rows: usize, level: Level) -> usize {
 /// Keys and values of so many bytes, in the whole call, are taken to lie in the second-level cache already.
 pub(crate) const NEAR: usize = 1 << 20;
 
+/// Queries and outputs of so many bytes, in the whole call, are taken to lie in the nearest caches already.
+pub(crate) const NEAREST: usize = 1 << 17;
+
 /// Which of the two kernels computes the rows that share a KV head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kernel {

@@ -245,9 +245,9 @@ fn load_queries<S: Isa, Q: Element>(s: S, from: &Rows<'_, Q>, dim: usize, scale:
     s.vectorize(
         #[inline(always)]
         || {
-            let (scale, count) = (s.splat(scale), from.place.count);
+            let (scale, count) = (s.splat(scale), from.place().count);
             let vectors = dim.div_ceil(S::LANES);
-            for head in 0..from.place.heads.count() {
+            for head in 0..from.place().heads.count() {
                 for (first, rows) in together(count) {
                     let first = head * count + first;
                     let queries = s.vectors_mut(queries).get_mut(first * vectors..).unwrap_or_default();

@@ -6,9 +6,8 @@ use core::marker::PhantomData;
 use core::slice;
 
 use crate::ahead::{Ahead, RowsAhead, lines_of};
-use crate::error::Operand;
 use crate::place::Place;
-use crate::view::{Extent, Strides, View, ViewMut};
+use crate::view::{Strides, View, ViewMut};
 
 /// `rows` × `cols` numbers, rows `stride` apart.
 ///
@@ -355,14 +354,11 @@ pub(crate) struct Rows<'a, T> {
 }
 
 impl<'a, T> Rows<'a, T> {
-    /// Rows of no element if the view does not reach to all of them.
+    /// # Safety
+    /// `view` has `dim` elements for each row of `place`, of which there is one at least.
     #[inline(always)]
-    pub(crate) fn new(view: View<'a, T>, dim: usize, place: Place) -> Self {
-        let View { data, strides } = view;
-        let extent = Extent::rows(Operand::Query, strides, place.last().map(|last| last + 1), dim);
-        let reaches = place.count > 0 && extent.check(data.len()).is_ok();
-        let (strides, dim) = if reaches { (strides, dim) } else { (Strides::NONE, 0) };
-        Self { data: data.as_ptr(), strides, dim, place, borrow: PhantomData }
+    pub(crate) unsafe fn new(view: View<'a, T>, dim: usize, place: Place) -> Self {
+        Self { data: view.data.as_ptr(), strides: view.strides, dim, place, borrow: PhantomData }
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -389,10 +385,13 @@ impl<'a, T> Rows<'a, T> {
         rows
     }
 
-    /// All rows, to be fetched.
+    /// Those that come after them, of `all` that share a KV head, as many at most, to be fetched.
     #[inline(always)]
-    pub(crate) fn ahead(&self) -> RowsAhead {
-        self.place.ahead(self.data, self.strides, self.dim)
+    pub(crate) fn next_ahead(&self, all: usize) -> Option<RowsAhead> {
+        let first = self.place.first + self.place.count;
+        let count = all.checked_sub(first)?.min(self.place.count);
+        let place = Place { first, count, ..self.place };
+        (count > 0).then(|| place.ahead(self.data, self.strides, self.dim))
     }
 
     /// `count` of the [`rows`](Self::rows), column by column; those after them repeat the first.

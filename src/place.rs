@@ -128,12 +128,6 @@ impl Place {
         RowsAhead::new(data.cast(), self.starts(0, strides), lines_of::<T>(dim))
     }
 
-    /// The sequence, the query head and the position of the last row of the last KV head; none is greater in another row.
-    pub(crate) fn last(&self) -> [usize; 3] {
-        let (_, position) = self.row_of((self.kv_head, self.count.saturating_sub(1)));
-        [self.batch, ((self.kv_head + self.heads.count()) * self.group).saturating_sub(1), position]
-    }
-
     /// The positions of rows `rows` of the item, which share a KV head.
     #[inline]
     pub(crate) fn positions(&self, rows: Range<usize>) -> Range<usize> {

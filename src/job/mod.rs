@@ -15,7 +15,7 @@ use crate::error::{Error, Operand};
 use crate::extra::Extra;
 use crate::isa::{Level, PairsLevel};
 use crate::kernel::{Chunks, Computed, Results, Task};
-use crate::panel::Grid;
+use crate::panel::{Grid, Rows};
 use crate::place::{Heads, Place};
 use crate::score::Modifiers;
 use crate::score::block::Stage;
@@ -469,8 +469,7 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Item<'j, 'a, Q, K, 
         job.check_scratch(scratch)?;
         let Some((partials, part)) = job.partials.as_ref().zip(part.as_mut()).filter(|_| CHUNKS) else {
             // SAFETY: this is the only item of `place`, and `&mut self` keeps two runs of it apart.
-            let results = unsafe { job.claim(*place) };
-            job.compute(*place, Chunks::All, results, scratch);
+            unsafe { job.compute(*place, Chunks::All, job.claim(*place), scratch) };
             return Ok(());
         };
         if part.done {
@@ -478,13 +477,17 @@ impl<'j, 'a, Q: Element, K: Element, V: Element, O: Element> Item<'j, 'a, Q, K, 
         }
         part.done = true;
         // SAFETY: this is the only item of this place and chunk, and it is run for the first time.
-        let memory = unsafe { partials.part(part.index, part.chunk) };
-        job.compute(*place, Chunks::One(part.chunk, memory), Results::none(), scratch);
+        unsafe {
+            let memory = partials.part(part.index, part.chunk);
+            job.compute(*place, Chunks::One(part.chunk, memory), Results::none(), scratch);
+        }
         // SAFETY: it arrives once, and `memory` is no longer in use.
         if let Some(parts) = unsafe { partials.arrive(part.index) } {
             // SAFETY: all items of `place` have arrived, this one as the last, and only the last claims it.
-            let results = unsafe { job.claim(*place) };
-            job.compute(*place, Chunks::Computed(Computed { parts, next: 0 }), results, scratch);
+            unsafe {
+                let chunks = Chunks::Computed(Computed { parts, next: 0 });
+                job.compute(*place, chunks, job.claim(*place), scratch);
+            }
         }
         Ok(())
     }
@@ -510,16 +513,21 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     }
 
     /// Runs the kernel for the rows of a place.
-    fn compute(&self, place: Place, chunks: Chunks<'_>, results: Results<'_, O>, scratch: &mut [f32]) {
+    ///
+    /// # Safety
+    /// `Items` made `place` within the bound sizes.
+    unsafe fn compute(&self, place: Place, chunks: Chunks<'_>, results: Results<'_, O>, scratch: &mut [f32]) {
         let mut results = results;
         let (shape, modifiers, results) = (&self.shape, &self.modifiers, &mut results);
-        let (q, k, v) = (&self.q, &self.k, &self.v);
+        // SAFETY: `new` has checked that `q` has each row of the bound sizes, and an item has one at least.
+        let queries = unsafe { Rows::new(self.q, shape.head_dim, place) };
+        let (k, v) = (&self.k, &self.v);
         let kernel = Kernel::of(place.count, shape.shared_rows(), self.level, self.pairs.is_some());
         let pairs = self.pairs.filter(|_| kernel == Kernel::Many);
         if let (Some(level), Some(k), Some(v)) = (pairs, K::as_bf16(k), V::as_bf16(v)) {
-            level.dispatch(Task { shape, modifiers, place, q, k, v, chunks, results, scratch });
+            level.dispatch(Task { shape, modifiers, place, queries, k, v, chunks, results, scratch });
         } else {
-            self.level.dispatch(Task { shape, modifiers, place, q, k, v, chunks, results, scratch });
+            self.level.dispatch(Task { shape, modifiers, place, queries, k, v, chunks, results, scratch });
         }
     }
 }

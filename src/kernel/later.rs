@@ -26,7 +26,7 @@ impl Later {
         let fetches = S::PREFETCHES && task.query_bytes() > NEAREST;
         if let (true, [out, queries]) = (fetches, later.rows.as_mut_slice()) {
             *out = Some(task.results.out.ahead());
-            *queries = task.next_queries().map(|rows| rows.ahead());
+            *queries = task.queries.next_ahead(task.shape.shared_rows());
         }
         later
     }

@@ -134,7 +134,7 @@ where
     #[inline(always)]
     fn load(&mut self) {
         for group in present!(self.groups) {
-            let (rows, scale) = (self.task.queries(), self.query_scale);
+            let (rows, scale) = (self.task.queries, self.query_scale);
             load_queries::<S, Q, VECS>(self.s, &rows, group.rows.start, scale, group.queries);
             A::prepare::<VECS>(self.s, group.queries);
         }

@@ -54,7 +54,7 @@ pub(crate) struct Task<'a, Q, K, V, O> {
     pub(crate) shape: &'a Shape,
     pub(crate) modifiers: &'a Modifiers<'a>,
     pub(crate) place: Place,
-    pub(crate) q: &'a View<'a, Q>,
+    pub(crate) queries: Rows<'a, Q>,
     pub(crate) k: &'a View<'a, K>,
     pub(crate) v: &'a View<'a, V>,
     pub(crate) chunks: Chunks<'a>,
@@ -244,19 +244,6 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
     fn scoring(&self) -> Scoring<'a> {
         let sequence = self.modifiers.visibility.sequence(self.shape, self.place.batch);
         Scoring { modifiers: self.modifiers, sequence, place: self.place }
-    }
-
-    /// The query rows of the item.
-    fn queries(&self) -> Rows<'a, Q> {
-        Rows::new(*self.q, self.shape.head_dim, self.place)
-    }
-
-    /// The query rows of the item that comes after this one for the same keys, if there is one.
-    fn next_queries(&self) -> Option<Rows<'a, Q>> {
-        let first = self.place.first + self.place.count;
-        let count = self.shape.shared_rows().checked_sub(first)?.min(self.place.count);
-        let place = Place { first, count, ..self.place };
-        (count > 0).then(|| Rows::new(*self.q, self.shape.head_dim, place))
     }
 
     /// The keys; a row has those of all heads.

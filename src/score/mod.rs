@@ -59,7 +59,7 @@ fn hide<S: Isa>(s: S, hides: S::M, score: S::F) -> S::F {
 /// some twelve cycles at AVX2; they don't see that this maximum (of a NaN too) changes nothing.
 #[inline(always)]
 fn unmasked<S: Isa>(s: S, scores: S::F) -> S::F {
-    s.max(s.splat(f32::NEG_INFINITY), scores)
+    if S::LANES == 1 { scores } else { s.max(s.splat(f32::NEG_INFINITY), scores) }
 }
 
 impl<S: Isa> Strip<'_, S> {

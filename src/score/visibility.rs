@@ -177,10 +177,10 @@ impl Sequence {
         if key < self.prefix(rows.start) { key } else { key.max(self.seen_by_any(rows).start) }
     }
 
-    /// Whether each row sees all keys before the last one that it sees.
+    /// Whether each row sees all keys before the last one that it sees; not where size goes before speed.
     #[inline]
     pub(crate) fn hides_last_only(&self) -> bool {
-        self.left == i64::MAX && self.prefix == 0
+        !cfg!(feature = "single-tile") && self.left == i64::MAX && self.prefix == 0
     }
 
     /// Whether some row, not necessarily one that there is, may not see all `keys`.

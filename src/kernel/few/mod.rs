@@ -79,7 +79,7 @@ impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for Fe
     #[inline(always)]
     fn load(&mut self) {
         let Self { s, task, queries, .. } = self;
-        load_queries(*s, &task.queries(), task.shape.head_dim, task.modifiers.scale, queries);
+        load_queries(*s, &task.queries, task.shape.head_dim, task.modifiers.scale, queries);
     }
 
     #[inline(always)]

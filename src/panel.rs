@@ -1,6 +1,9 @@
 //! Strided memory that is proved once and then touched without further checks: the panels of K and V that the
-//! inner loops walk, and the rows of an output that one work item owns.
-#![allow(unsafe_code, reason = "reads and writes inside bounds that the constructors establish")]
+//! inner loops walk, the query rows of a work item, and the rows of an output that are its own.
+#![allow(
+    unsafe_code,
+    reason = "reads and writes inside bounds that constructors, or their callers, establish"
+)]
 
 use core::marker::PhantomData;
 use core::slice;

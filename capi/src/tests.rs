@@ -278,7 +278,7 @@ fn zeros_are_the_defaults() {
     assert_eq!(operands.out, out);
 }
 
-/// Fewer threads have fewer and greater items of a cache whose heads lie beside each other; the bits stay the same.
+/// Fewer threads have fewer and greater items of a cache whose heads lie beside each other, with shared keys too; the bits stay the same.
 #[test]
 fn few_threads_have_few_items() {
     let shape =
@@ -286,8 +286,9 @@ fn few_threads_have_few_items() {
     let (q, k, v) =
         (numbers::<f32>(8 * 64, 1), numbers::<f32>(4 * 1200 * 64, 2), numbers::<f32>(4 * 1200 * 32, 3));
     for (level, _) in levels() {
-        let of_threads = |threads| {
+        let of_threads = |threads, shares| {
             let mut out = [f32::NAN; 8 * 32];
+            let mut partials = vec![f32::NAN; if shares { shape.partials_len() } else { 0 }];
             // SAFETY: all zeros are a call, as C may make it.
             let mut call: gqa_call = unsafe { core::mem::zeroed() };
             call.struct_size = size_of::<gqa_call>();
@@ -300,6 +301,9 @@ fn few_threads_have_few_items() {
             let strides = gqa_strides_bhsd(8, 1, 32);
             call.out = gqa_output { data: out.as_mut_ptr().cast(), len: out.len(), r#type: GQA_F32, strides };
             call.threads = threads;
+            if shares {
+                call.partials = gqa_floats { data: partials.as_mut_ptr(), len: partials.len() };
+            }
             let (mut count, mut scratch) = (0, scratch_of(&call));
             // SAFETY: the pointers are those of living variables.
             unsafe {
@@ -309,13 +313,19 @@ fn few_threads_have_few_items() {
             }
             (count, out)
         };
-        let together = cfg!(any(target_arch = "x86", target_arch = "x86_64"))
-            && level != GQA_LEVEL_SCALAR
-            && !cfg!(feature = "single-tile");
-        let (unknown, want) = of_threads(0);
-        for (threads, count) in [(1, if together { 1 } else { 4 }), (2, 4), (64, 4)] {
-            let (found, out) = of_threads(threads);
-            assert_eq!((unknown, found, out), (4, count, want), "{threads} threads at {level}");
+        let splits = level != GQA_LEVEL_SCALAR && !cfg!(feature = "single-tile");
+        let together = splits && cfg!(any(target_arch = "x86", target_arch = "x86_64"));
+        let (_, want) = of_threads(0, false);
+        for (threads, [alone, shared]) in [(0, [4, 8]), (1, [1, 2]), (2, [4, 4]), (64, [4, 8])] {
+            let alone = if together { alone } else { 4 };
+            let shared = match (splits, together) {
+                (_, true) => shared,
+                (true, false) => 8,
+                (false, false) => 4,
+            };
+            let what = format!("{threads} threads at {level}");
+            assert_eq!(of_threads(threads, false), (alone, want), "{what}");
+            assert_eq!(of_threads(threads, true), (shared, want), "{what}, shared keys");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A bound call, and the disjoint work items that it is cut into.
-#![allow(unsafe_code, reason = "hands each work item its own rows of the outputs")]
+#![allow(unsafe_code, reason = "hands each work item its rows, of the queries and of the outputs")]
 
 mod partials;
 
@@ -157,9 +157,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// called, at least 1. The bits stay the same, and [`run`](Self::run) is one thread whatever was said.
     ///
     /// Items of a few rows, as a decoded token has, are of several KV heads where their keys and values lie beside each other,
-    /// `[row, head, dim]`, are more than 1 MiB, and leave two items to each thread: a head at a time would be read at half the rate and
-    /// less, since its rows are short and lie apart. With [`split_kv`](Self::split_kv) there are more items, and so more heads to each.
-    /// At x86 levels; at others it changes nothing.
+    /// `[row, head, dim]`, are more than 1 MiB, and leave two items to each of several threads: a head at a time would be read
+    /// at half the rate and less, since its rows are short and lie apart. With [`split_kv`](Self::split_kv) there are more items,
+    /// and so more heads to each. At x86 levels; at others it changes nothing.
     ///
     /// ```
     /// use gqa::{Attention, Shape, View, ViewMut};
@@ -239,9 +239,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     ///
     /// # Safety
     /// For `'a`, `partials` points to allocated, aligned and initialised elements, which nobody else reads or writes but these
-    /// jobs: all of the same [`Attention`](crate::Attention), types, strides, outputs and [`threads`](Self::threads), so that they have the same items. Before these are run,
-    /// [`items`](Self::items) of such a job that has the memory by [`split_kv`](Self::split_kv) has been called, and that job has
-    /// been dropped. Each item is run once, by one of the jobs; when all have been, they may be again.
+    /// jobs: all of the same [`Attention`](crate::Attention), types, strides, outputs and [`threads`](Self::threads), so that they have
+    /// the same items. Before these are run, [`items`](Self::items) of such a job that has the memory by [`split_kv`](Self::split_kv) has
+    /// been called, and that job has been dropped. Each item is run once, by one of the jobs; when all have been, they may be again.
     #[cfg(target_has_atomic = "ptr")]
     pub unsafe fn split_kv_raw(mut self, partials: *mut [f32]) -> Result<Self, Error> {
         self.check(Operand::Partials, self.partials_len(), partials.len())?;

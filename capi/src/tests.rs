@@ -46,6 +46,17 @@ fn numbers<T: Number>(len: usize, seed: usize) -> Vec<T> {
     (0..len).map(|i| T::of(((i * 37 + seed * 101) % 61) as f32 / 15.0 - 2.0)).collect()
 }
 
+/// A call of these sizes, and nothing else.
+fn of_shape(shape: &Shape) -> gqa_call {
+    let Shape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, value_dim } = *shape;
+    // SAFETY: all zeros are a call, as C may make it.
+    let mut call: gqa_call = unsafe { core::mem::zeroed() };
+    call.struct_size = size_of::<gqa_call>();
+    (call.batch, call.q_heads, call.kv_heads) = (batch, q_heads, kv_heads);
+    (call.q_len, call.kv_len, call.head_dim, call.value_dim) = (q_len, kv_len, head_dim, value_dim);
+    call
+}
+
 /// Operands with room for `SHAPE`, Q and the output [batch, row, head, dim], K and V [batch, head, row, dim].
 struct Operands<Q, K, V, O> {
     q: Vec<Q>,
@@ -84,18 +95,12 @@ impl<Q: Number, K: Number, V: Number, O: Number> Operands<Q, K, V, O> {
     }
 
     fn call(&mut self) -> gqa_call {
-        let Shape { batch, q_heads, kv_heads, q_len, kv_len, head_dim, value_dim } = SHAPE;
-        // SAFETY: all zeros are a call, as C may make it.
-        let mut call: gqa_call = unsafe { core::mem::zeroed() };
-        call.struct_size = size_of::<gqa_call>();
-        (call.batch, call.q_heads, call.kv_heads) = (batch, q_heads, kv_heads);
-        (call.q_len, call.kv_len, call.head_dim, call.value_dim) = (q_len, kv_len, head_dim, value_dim);
+        let Shape { q_heads, kv_heads, q_len, kv_len, head_dim, value_dim, .. } = SHAPE;
+        let mut call = of_shape(&SHAPE);
         call.q = input(&self.q, gqa_strides_bshd(q_heads, q_len, head_dim));
         call.k = input(&self.k, gqa_strides_bhsd(kv_heads, kv_len, head_dim));
         call.v = input(&self.v, gqa_strides_bhsd(kv_heads, kv_len, value_dim));
-        let strides = gqa_strides_bshd(q_heads, q_len, value_dim);
-        call.out =
-            gqa_output { data: self.out.as_mut_ptr().cast(), len: self.out.len(), r#type: O::TYPE, strides };
+        call.out = output(&mut self.out, gqa_strides_bshd(q_heads, q_len, value_dim));
         call
     }
 
@@ -158,6 +163,10 @@ impl<Q: Number, K: Number, V: Number, O: Number> Operands<Q, K, V, O> {
 
 fn input<T: Number>(data: &[T], strides: gqa_strides) -> gqa_input {
     gqa_input { data: data.as_ptr().cast(), len: data.len(), r#type: T::TYPE, strides }
+}
+
+fn output<T: Number>(data: &mut [T], strides: gqa_strides) -> gqa_output {
+    gqa_output { data: data.as_mut_ptr().cast(), len: data.len(), r#type: T::TYPE, strides }
 }
 
 fn float_output(data: &mut [f32], strides: gqa_strides) -> gqa_float_output {
@@ -289,17 +298,12 @@ fn few_threads_have_few_items() {
         let of_threads = |threads, shares| {
             let mut out = [f32::NAN; 8 * 32];
             let mut partials = vec![f32::NAN; if shares { shape.partials_len() } else { 0 }];
-            // SAFETY: all zeros are a call, as C may make it.
-            let mut call: gqa_call = unsafe { core::mem::zeroed() };
-            call.struct_size = size_of::<gqa_call>();
-            (call.batch, call.q_heads, call.kv_heads) = (shape.batch, shape.q_heads, shape.kv_heads);
-            (call.q_len, call.kv_len) = (shape.q_len, shape.kv_len);
-            (call.head_dim, call.value_dim, call.level) = (shape.head_dim, shape.value_dim, level);
+            let mut call = of_shape(&shape);
+            call.level = level;
             call.q = input(&q, gqa_strides_bhsd(8, 1, 64));
             call.k = input(&k, gqa_strides { batch: 0, head: 64, row: 4 * 64 });
             call.v = input(&v, gqa_strides { batch: 0, head: 32, row: 4 * 32 });
-            let strides = gqa_strides_bhsd(8, 1, 32);
-            call.out = gqa_output { data: out.as_mut_ptr().cast(), len: out.len(), r#type: GQA_F32, strides };
+            call.out = output(&mut out, gqa_strides_bhsd(8, 1, 32));
             call.threads = threads;
             if shares {
                 call.partials = gqa_floats { data: partials.as_mut_ptr(), len: partials.len() };
@@ -343,17 +347,12 @@ fn shared_keys_add_up_to_a_run() {
         for (shared, out) in [false, true, true].into_iter().zip([0, 1, 1]) {
             let out = &mut outs[out];
             out.fill(f32::NAN);
-            // SAFETY: all zeros are a call, as C may make it.
-            let mut call: gqa_call = unsafe { core::mem::zeroed() };
-            call.struct_size = size_of::<gqa_call>();
-            (call.batch, call.q_heads, call.kv_heads) = (shape.batch, shape.q_heads, shape.kv_heads);
-            (call.q_len, call.kv_len) = (shape.q_len, shape.kv_len);
-            (call.head_dim, call.value_dim, call.level) = (shape.head_dim, shape.value_dim, level);
+            let mut call = of_shape(&shape);
+            call.level = level;
             call.q = input(&q, gqa_strides_bhsd(6, 1, 9));
             call.k = input(&k, gqa_strides_bhsd(1, 2000, 9));
             call.v = input(&v, gqa_strides_bhsd(1, 2000, 7));
-            let strides = gqa_strides_bhsd(6, 1, 7);
-            call.out = gqa_output { data: out.as_mut_ptr().cast(), len: out.len(), r#type: GQA_F32, strides };
+            call.out = output(out, gqa_strides_bhsd(6, 1, 7));
             if !shared {
                 run(&call).unwrap();
                 continue;

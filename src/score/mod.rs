@@ -41,13 +41,6 @@ pub(crate) struct Strip<'a, S: Isa> {
     pub(crate) step: S::F,
 }
 
-/// `score`, whatever it is, or -∞ where it is not seen.
-#[inline(always)]
-fn seen<S: Isa>(s: S, seen: S::M, score: S::F) -> S::F {
-    let hidden = s.splat(f32::NEG_INFINITY);
-    unmasked(s, s.select(seen, score, hidden))
-}
-
 /// `score`, whatever it is, or -∞ where it is hidden.
 #[inline(always)]
 fn hide<S: Isa>(s: S, hides: S::M, score: S::F) -> S::F {

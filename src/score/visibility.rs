@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use super::{Strip, seen, unmasked};
+use super::{Strip, unmasked};
 use crate::extra::Limit;
 use crate::isa::Isa;
 use crate::shape::Shape;
@@ -223,10 +223,11 @@ fn meet(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
 /// Hides the keys from `end` on: their scores become -∞ whatever they were.
 #[inline(always)]
 pub(crate) fn hide_from<S: Isa>(s: S, strip: Strip<'_, S>, end: S::F) {
+    let hidden = s.splat(f32::NEG_INFINITY);
     strip.map(
         s,
         #[inline(always)]
-        |score, key| seen(s, s.less(key, end), score),
+        |score, key| unmasked(s, s.select(s.less(key, end), score, hidden)),
     );
 }
 

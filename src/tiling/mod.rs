@@ -269,7 +269,7 @@ pub(crate) const THREADS: usize = 32;
 
 /// Items that so many threads should have at least, where the keys of several KV heads could be taken together: of two to a thread
 /// none waits long for the last.
-pub(crate) const fn items_for(threads: usize) -> usize {
+const fn items_for(threads: usize) -> usize {
     if threads == 1 { 1 } else { threads.saturating_mul(2) }
 }
 

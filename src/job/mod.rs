@@ -14,7 +14,7 @@ use crate::element::Element;
 use crate::error::{Error, Operand};
 use crate::extra::Extra;
 use crate::isa::{Level, PairsLevel};
-use crate::kernel::{Chunks, Computed, Results, Task};
+use crate::kernel::{Chunks, Computed, Ends, Reports, Results, Task, Work};
 use crate::panel::{Grid, Rows};
 use crate::place::{Heads, Place};
 use crate::score::Modifiers;
@@ -502,13 +502,11 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     unsafe fn claim(&self, place: Place) -> Results<'_, O> {
         // SAFETY: the caller's promise.
         let mut results = unsafe {
-            Results {
-                out: self.out.claim(place),
-                lse: self.lse.map(|lse| lse.claim(place)),
-                inspection: self.inspection.map(|(stage, scores)| (*stage, scores.claim(place))),
-            }
+            let lse = self.lse.map(|lse| lse.claim(place));
+            let inspection = self.inspection.map(|(stage, scores)| (*stage, scores.claim(place)));
+            Results { out: self.out.claim(place), reports: Reports { lse, inspection } }
         };
-        results.prefill_inspection(place.rows());
+        results.reports.prefill_inspection(place.rows());
         results
     }
 
@@ -518,16 +516,19 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// `Items` made `place` within the bound sizes.
     unsafe fn compute(&self, place: Place, chunks: Chunks<'_>, results: Results<'_, O>, scratch: &mut [f32]) {
         let mut results = results;
-        let (shape, modifiers, results) = (&self.shape, &self.modifiers, &mut results);
+        let Results { out, reports } = &mut results;
+        let (shape, modifiers) = (&self.shape, &self.modifiers);
         // SAFETY: `new` has checked that `q` has each row of the bound sizes, and an item has one at least.
-        let queries = unsafe { Rows::new(self.q, shape.head_dim, place) };
+        let ends = Ends { queries: unsafe { Rows::new(self.q, shape.head_dim, place) }, out };
         let (k, v) = (&self.k, &self.v);
         let kernel = Kernel::of(place.count, shape.shared_rows(), self.level, self.pairs.is_some());
         let pairs = self.pairs.filter(|_| kernel == Kernel::Many);
         if let (Some(level), Some(k), Some(v)) = (pairs, K::as_bf16(k), V::as_bf16(v)) {
-            level.dispatch(Task { shape, modifiers, place, queries, k, v, chunks, results, scratch });
+            let task = &mut Task { shape, modifiers, place, k, v, chunks, reports, scratch };
+            level.dispatch(Work { task, ends });
         } else {
-            self.level.dispatch(Task { shape, modifiers, place, queries, k, v, chunks, results, scratch });
+            let task = &mut Task { shape, modifiers, place, k, v, chunks, reports, scratch };
+            self.level.dispatch(Work { task, ends });
         }
     }
 }

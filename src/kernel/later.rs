@@ -1,9 +1,10 @@
 //! Memory that the many-rows kernel needs later: the item's rows of the output, and the queries of the item that comes next.
 
-use super::Task;
+use super::{Ends, Task};
 use crate::ahead::RowsAhead;
 use crate::element::Element;
 use crate::isa::Isa;
+use crate::shape::Shape;
 use crate::tiling::NEAREST;
 
 /// None where no level fetches ahead.
@@ -20,13 +21,14 @@ pub(super) struct Later {
 impl Later {
     #[inline(always)]
     pub(super) fn of<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
-        task: &Task<'_, Q, K, V, O>,
+        task: &Task<'_, K, V>,
+        ends: &Ends<'_, Q, O>,
     ) -> Self {
         let mut later = Self { rows: [const { None }; KINDS], each: [0; KINDS] };
-        let fetches = S::PREFETCHES && task.query_bytes() > NEAREST;
+        let fetches = S::PREFETCHES && bytes_of::<Q, O>(task.shape) > NEAREST;
         if let (true, [out, queries]) = (fetches, later.rows.as_mut_slice()) {
-            *out = Some(task.results.out.ahead());
-            *queries = task.queries.next_ahead(task.shape.shared_rows());
+            *out = Some(ends.out.ahead());
+            *queries = ends.queries.next_ahead(task.shape.shared_rows());
         }
         later
     }
@@ -48,4 +50,11 @@ impl Later {
             }
         }
     }
+}
+
+/// Bytes of all queries and outputs of a call.
+fn bytes_of<Q, O>(shape: &Shape) -> usize {
+    let Shape { batch, q_heads, q_len, head_dim, value_dim, .. } = *shape;
+    let row = (head_dim * size_of::<Q>()).saturating_add(value_dim * size_of::<O>());
+    batch.saturating_mul(q_heads).saturating_mul(q_len).saturating_mul(row)
 }

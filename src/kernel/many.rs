@@ -23,10 +23,10 @@ use core::slice;
 use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
 use super::later::Later;
 use super::softmax::Total;
-use super::{Nest, Results, Sight, Task, Trust, softmax, values};
+use super::{Ends, Nest, Rest, Sight, Task, Trust, softmax, values};
 use crate::element::{Element, Storage, load_square, store_square};
 use crate::isa::{Isa, MAX_LANES};
-use crate::panel::{Panel, Rows};
+use crate::panel::{Panel, Rows, RowsMut};
 use crate::place::Place;
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{CHUNKS, Carver, MAX_GROUPS, Many, SINGLE_TILE, Tile, many};
@@ -60,20 +60,51 @@ struct Sums<'a> {
     state: &'a mut [f32],
 }
 
-/// Computes a task.
-#[inline(always)]
-pub(super) fn run<
+/// What the kernel does with queries and outputs, whatever their types.
+pub(super) trait Steps<S: Isa, const VECS: usize> {
+    /// Loads the rows of Q from `first` on, scaled and transposed square by square.
+    fn load(&self, s: S, first: usize, scale: f32, queries: &mut [f32]);
+
+    /// Takes in the sinks, divides, and writes the rows `rows`.
+    fn finish(&mut self, s: S, output: &[f32], state: &[f32], rows: Range<usize>, rest: Rest<'_, '_>);
+}
+
+/// As [`compute`]. Compiled once for each level, tile, and type of keys and values.
+#[inline(never)]
+pub(super) fn compute_apart<
     S: Isa,
-    Q: Element,
     K: Element,
     V: Element,
-    O: Element,
     A: Arithmetic<S, K, V>,
     const KEYS: usize,
     const VECS: usize,
 >(
     s: S,
-    mut task: Task<'_, Q, K, V, O>,
+    task: &mut Task<'_, K, V>,
+    later: Later,
+    steps: &mut dyn Steps<S, VECS>,
+) {
+    s.vectorize(
+        #[inline(always)]
+        || compute::<S, K, V, A, _, KEYS, VECS>(s, task, later, steps),
+    );
+}
+
+/// Computes a task.
+#[inline(always)]
+pub(super) fn compute<
+    S: Isa,
+    K: Element,
+    V: Element,
+    A: Arithmetic<S, K, V>,
+    E: Steps<S, VECS>,
+    const KEYS: usize,
+    const VECS: usize,
+>(
+    s: S,
+    task: &mut Task<'_, K, V>,
+    later: Later,
+    steps: E,
 ) {
     let scoring = task.scoring();
     let sight = task.sight(scoring.sequence);
@@ -88,10 +119,10 @@ pub(super) fn run<
     });
     let wide = carver.take(sizes.wide);
     let (query_scale, score_scale) = A::scales(task.modifiers.scale);
-    let later = Later::of::<S, _, _, _, _>(&task);
-    visits.run(ManyRows::<S, Q, K, V, O, A, KEYS, VECS> {
+    visits.run(ManyRows::<S, K, V, A, E, KEYS, VECS> {
         s,
         task,
+        steps,
         scoring: &scoring,
         sight,
         sizes,
@@ -105,9 +136,10 @@ pub(super) fn run<
 }
 
 /// What passes are lent lies apart, so that the rest need not lie in memory.
-struct ManyRows<'r, 'a, S, Q, K, V, O, A, const KEYS: usize, const VECS: usize> {
+struct ManyRows<'r, 'a, S, K, V, A, E, const KEYS: usize, const VECS: usize> {
     s: S,
-    task: Task<'a, Q, K, V, O>,
+    task: &'r mut Task<'a, K, V>,
+    steps: E,
     scoring: &'r Scoring<'a>,
     sight: Sight,
     sizes: Many,
@@ -126,16 +158,16 @@ macro_rules! present {
     };
 }
 
-impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element, A, const KEYS: usize, const VECS: usize>
-    Nest<'a> for ManyRows<'_, 'a, S, Q, K, V, O, A, KEYS, VECS>
+impl<'a, S: Isa, K: Element, V: Element, A, E, const KEYS: usize, const VECS: usize> Nest<'a>
+    for ManyRows<'_, 'a, S, K, V, A, E, KEYS, VECS>
 where
     A: Arithmetic<S, K, V>,
+    E: Steps<S, VECS>,
 {
     #[inline(always)]
     fn load(&mut self) {
         for group in present!(self.groups) {
-            let (rows, scale) = (self.task.queries, self.query_scale);
-            load_queries::<S, Q, VECS>(self.s, &rows, group.rows.start, scale, group.queries);
+            self.steps.load(self.s, group.rows.start, self.query_scale, group.queries);
             A::prepare::<VECS>(self.s, group.queries);
         }
     }
@@ -175,7 +207,7 @@ where
             }
             A::score::<KEYS, VECS>(s, keys, block.start, &mut **groups, wide, *score_scale);
             let mut wide = Wide { room: wide, holds: Holds::Nothing };
-            let inspection = &mut task.results.inspection;
+            let inspection = &mut task.reports.inspection;
             // Asked only when a row may have to be kept from a key of the block.
             let mut finite = None;
             // By index, so that a single group need not lie in memory.
@@ -247,11 +279,11 @@ where
 
     #[inline(always)]
     fn finish(self) {
-        let sinks = self.task.modifiers.sinks.get().copied();
-        for group in present!(self.groups) {
+        let Self { s, task, mut steps, groups, .. } = self;
+        for group in present!(groups) {
             let Sums { output, state } = group.total.first().unwrap_or(&group.sums);
-            let (rows, place) = (group.rows.clone(), self.task.place);
-            finish::<S, O, VECS>(self.s, output, state, rows, place, sinks, self.task.results);
+            let rest = Rest { place: &task.place, sinks: task.modifiers.sinks, reports: task.reports };
+            steps.finish(s, output, state, group.rows.clone(), rest);
         }
     }
 }
@@ -400,6 +432,30 @@ fn in_rounds<T, U>(to: &mut [T], from: &[U], mut each: impl FnMut(&mut T, &U)) {
     }
 }
 
+impl<S: Isa, const VECS: usize> Steps<S, VECS> for &mut dyn Steps<S, VECS> {
+    #[inline(always)]
+    fn load(&self, s: S, first: usize, scale: f32, queries: &mut [f32]) {
+        (**self).load(s, first, scale, queries);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, s: S, output: &[f32], state: &[f32], rows: Range<usize>, rest: Rest<'_, '_>) {
+        (**self).finish(s, output, state, rows, rest);
+    }
+}
+
+impl<S: Isa, Q: Element, O: Element, const VECS: usize> Steps<S, VECS> for Ends<'_, Q, O> {
+    #[inline(always)]
+    fn load(&self, s: S, first: usize, scale: f32, queries: &mut [f32]) {
+        load_queries::<S, Q, VECS>(s, &{ self.queries }, first, scale, queries);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, s: S, output: &[f32], state: &[f32], rows: Range<usize>, rest: Rest<'_, '_>) {
+        finish::<S, O, VECS>(s, output, state, rows, rest, self.out);
+    }
+}
+
 /// The rows of Q from `first` on, scaled and transposed square by square. Compiled once for each level and type.
 #[inline(never)]
 fn load_queries<S: Isa, Q: Element, const VECS: usize>(
@@ -452,10 +508,10 @@ fn finish<S: Isa, O: Element, const VECS: usize>(
     output: &[f32],
     state: &[f32],
     rows: Range<usize>,
-    place: Place,
-    sinks: Option<&[f32]>,
-    results: &mut Results<'_, O>,
+    rest: Rest<'_, '_>,
+    out: &mut RowsMut<'_, O>,
 ) {
+    let Rest { place, sinks, reports } = rest;
     s.vectorize(
         #[inline(always)]
         || {
@@ -465,7 +521,7 @@ fn finish<S: Isa, O: Element, const VECS: usize>(
             for v in 0..VECS {
                 let first = rows.start + v * S::LANES;
                 let lanes = rows.end.saturating_sub(first).min(S::LANES);
-                let sinks = sinks.map(|sinks| {
+                let sinks = sinks.get().map(|sinks| {
                     let mut buffer = [0.0; MAX_LANES];
                     for (to, (head, _)) in buffer.iter_mut().zip(place.heads_and_positions(first)) {
                         *to = sinks.get(head).copied().unwrap_or(f32::NEG_INFINITY);
@@ -475,15 +531,15 @@ fn finish<S: Isa, O: Element, const VECS: usize>(
                 let total = Total::new(s, maxima[v], sums[v], sinks);
                 if S::LANES == 1 {
                     in_rounds(
-                        results.out.row(first),
+                        out.row(first),
                         output,
                         #[inline(always)]
                         |to, from| O::store(s, total.normalise(s, from[v]), slice::from_mut(to)),
                     );
-                    results.report(s, first..first + lanes, &total);
+                    reports.report(s, first..first + lanes, &total);
                     continue;
                 }
-                let mut to = results.out.columns(first, S::LANES);
+                let mut to = out.columns(first, S::LANES);
                 for (chunk, from) in output.chunks(S::LANES).enumerate() {
                     let mut square = [s.zero(); MAX_LANES];
                     if from.len() == S::LANES {
@@ -501,7 +557,7 @@ fn finish<S: Isa, O: Element, const VECS: usize>(
                     s.transpose(&mut square);
                     store_square(s, &square, &mut to, chunk * S::LANES);
                 }
-                results.report(s, first..first + lanes, &total);
+                reports.report(s, first..first + lanes, &total);
             }
         },
     );

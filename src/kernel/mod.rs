@@ -30,6 +30,7 @@ use core::slice::ChunksExactMut;
 
 use arithmetic::{Arithmetic, Paired, Single};
 use half::bf16;
+use later::Later;
 use softmax::Total;
 
 use crate::element::Element;
@@ -41,7 +42,7 @@ use crate::score::Modifiers;
 use crate::score::block::{Inspection, Scoring, Stage};
 use crate::score::visibility::Sequence;
 use crate::shape::Shape;
-use crate::tiling::{self, CHUNKS, Kernel, KvStorage, Tile, div_rem};
+use crate::tiling::{self, CHUNKS, Kernel, KvStorage, SINGLE_TILE, Tile, div_rem};
 use crate::view::View;
 
 /// Rounds of the inner loops that are written out: counting takes issue slots of the multiply-adds. One where code
@@ -49,18 +50,30 @@ use crate::view::View;
 const UNROLL: usize =
     if cfg!(any(target_arch = "x86_64", target_arch = "aarch64", target_abi = "eabihf")) { 2 } else { 1 };
 
-/// One work item as a kernel sees it.
-pub(crate) struct Task<'a, Q, K, V, O> {
+/// One work item: what the loop nest has, which is compiled for each way to store keys and values, and what it begins and ends with,
+/// for which it calls what is compiled for each way to store queries and outputs.
+pub(crate) struct Work<'t, 'a, Q, K, V, O> {
+    pub(crate) task: &'t mut Task<'a, K, V>,
+    pub(crate) ends: Ends<'a, Q, O>,
+}
+
+/// One work item as the loop nest sees it.
+pub(crate) struct Task<'a, K, V> {
     pub(crate) shape: &'a Shape,
     pub(crate) modifiers: &'a Modifiers<'a>,
     pub(crate) place: Place,
-    pub(crate) queries: Rows<'a, Q>,
     pub(crate) k: &'a View<'a, K>,
     pub(crate) v: &'a View<'a, V>,
     pub(crate) chunks: Chunks<'a>,
     /// Apart from the rest, which need not lie in memory then.
-    pub(crate) results: &'a mut Results<'a, O>,
+    pub(crate) reports: &'a mut Reports<'a>,
     pub(crate) scratch: &'a mut [f32],
+}
+
+/// The queries of a work item, and its rows of the output.
+pub(crate) struct Ends<'a, Q, O> {
+    pub(crate) queries: Rows<'a, Q>,
+    pub(crate) out: &'a mut RowsMut<'a, O>,
 }
 
 /// Which chunks of keys a task computes, see [`tiling::chunk`], and where what they come to is kept.
@@ -89,9 +102,21 @@ impl<'a> Computed<'a> {
     }
 }
 
+/// What finishing needs beside what the keys came to, and the output.
+struct Rest<'r, 'a> {
+    place: &'r Place,
+    sinks: Extra<&'r [f32]>,
+    reports: &'r mut Reports<'a>,
+}
+
 /// What a work item writes.
 pub(crate) struct Results<'a, O> {
     pub(crate) out: RowsMut<'a, O>,
+    pub(crate) reports: Reports<'a>,
+}
+
+/// What the caller asked for beside the output.
+pub(crate) struct Reports<'a> {
     pub(crate) lse: Extra<RowsMut<'a, f32>>,
     pub(crate) inspection: Inspection<'a>,
 }
@@ -197,46 +222,52 @@ impl<'a> Visits<'a> {
     }
 }
 
-impl<Q: Element, K: Element, V: Element, O: Element> Op for Task<'_, Q, K, V, O> {
+impl<Q: Element, K: Element, V: Element, O: Element> Op for Work<'_, '_, Q, K, V, O> {
     #[inline(always)]
-    fn run<S: Isa>(self, s: S) {
+    fn run<S: Isa>(mut self, s: S) {
+        let Place { count, .. } = self.task.place;
         // Rows that are few with pairs are few without.
-        match Kernel::of(self.place.count, self.shape.shared_rows(), S::LEVEL, false) {
-            Kernel::Few => few::run(s, self),
+        match Kernel::of(count, self.task.shape.shared_rows(), S::LEVEL, false) {
+            Kernel::Few => few::compute(s, self.task, &mut self.ends),
             Kernel::Many => {
-                let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
-                s.with_tile(vecs, OfTile { s, task: self, arithmetic: Single });
+                s.with_tile(Tile::of(S::LEVEL).vecs_for(count), OfTile { s, work: self, arithmetic: Single })
             }
         }
     }
 }
 
 /// A task of many rows, with products of bf16.
-impl<Q: Element, O: Element> PairsOp for Task<'_, Q, bf16, bf16, O> {
+impl<Q: Element, O: Element> PairsOp for Work<'_, '_, Q, bf16, bf16, O> {
     #[inline(always)]
     fn run<S: Pairs>(self, s: S) {
-        let vecs = Tile::of(S::LEVEL).vecs_for(self.place.count);
-        s.with_tile(vecs, OfTile { s, task: self, arithmetic: Paired });
+        let vecs = Tile::of(S::LEVEL).vecs_for(self.task.place.count);
+        s.with_tile(vecs, OfTile { s, work: self, arithmetic: Paired });
     }
 }
 
-struct OfTile<'a, S, Q, K, V, O, A> {
+struct OfTile<'t, 'a, S, Q, K, V, O, A> {
     s: S,
-    task: Task<'a, Q, K, V, O>,
+    work: Work<'t, 'a, Q, K, V, O>,
     #[expect(dead_code, reason = "only its type matters")]
     arithmetic: A,
 }
 
 impl<S: Isa, Q: Element, K: Element, V: Element, O: Element, A: Arithmetic<S, K, V>> TileOp
-    for OfTile<'_, S, Q, K, V, O, A>
+    for OfTile<'_, '_, S, Q, K, V, O, A>
 {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
-        many::run::<S, Q, K, V, O, A, KEYS, VECS>(self.s, self.task);
+        let Work { task, mut ends } = self.work;
+        let later = Later::of::<S, _, _, _, _>(task, &ends);
+        if SINGLE_TILE {
+            many::compute::<S, K, V, A, _, KEYS, VECS>(self.s, task, later, ends);
+        } else {
+            many::compute_apart::<S, K, V, A, KEYS, VECS>(self.s, task, later, &mut ends);
+        }
     }
 }
 
-impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
+impl<'a, K: Element, V: Element> Task<'a, K, V> {
     fn storage(&self) -> KvStorage {
         if K::WIDENS || V::WIDENS { KvStorage::Narrow } else { KvStorage::F32 }
     }
@@ -267,16 +298,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Task<'a, Q, K, V, O> {
         batch.saturating_mul(kv_heads).saturating_mul(kv_len).saturating_mul(key)
     }
 
-    /// Bytes of all queries and outputs of the call.
-    fn query_bytes(&self) -> usize {
-        let Shape { batch, q_heads, q_len, head_dim, value_dim, .. } = *self.shape;
-        let row = (head_dim * size_of::<Q>()).saturating_add(value_dim * size_of::<O>());
-        batch.saturating_mul(q_heads).saturating_mul(q_len).saturating_mul(row)
-    }
-
     /// Where the rows stand, and what they see as far as it decides which keys are visited.
     fn sight(&self, sequence: Sequence) -> Sight {
-        let sequence = match self.results.inspection.get() {
+        let sequence = match self.reports.inspection.get() {
             // These stages are before visibility.
             Some((Stage::Raw | Stage::Softcapped, _)) => Sequence::unlimited(self.shape.kv_len),
             _ => sequence,
@@ -318,9 +342,11 @@ impl Sight {
 impl<O: Element> Results<'_, O> {
     /// Those of a task that leaves them to others.
     pub(crate) fn none() -> Self {
-        Self { out: RowsMut::none(), lse: Extra::NONE, inspection: Extra::NONE }
+        Self { out: RowsMut::none(), reports: Reports { lse: Extra::NONE, inspection: Extra::NONE } }
     }
+}
 
+impl Reports<'_> {
     /// What the visits leave out is hidden.
     pub(crate) fn prefill_inspection(&mut self, rows: usize) {
         if let Some((Stage::Biased | Stage::Softmax, scores)) = self.inspection.get_mut() {
@@ -330,7 +356,7 @@ impl<O: Element> Results<'_, O> {
         }
     }
 
-    /// Writes what the caller asked for beside the output: `total` has a row of `rows` in each lane.
+    /// Writes them: `total` has a row of `rows` in each lane.
     #[inline(always)]
     fn report<S: Isa>(&mut self, s: S, rows: Range<usize>, total: &Total<S>) {
         if let Some(lse) = self.lse.get_mut() {

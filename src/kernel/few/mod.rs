@@ -21,13 +21,13 @@ use values::{Source, accumulate};
 
 use super::softmax::{Total, merge, safe_maximum, weigh};
 use super::values::{holds_nan, is_finite};
-use super::{Nest, Results, Sight, Task, Trust};
+use super::{Ends, Nest, Rest, Sight, Task, Trust};
 use crate::ahead::{Ahead, LINE};
 use crate::element::{Element, load_part, store_part};
 use crate::isa::{Isa, Level};
 use crate::math::exp;
-use crate::panel::{Panel, Rows};
-use crate::place::{Heads, Place};
+use crate::panel::{Panel, Rows, RowsMut};
+use crate::place::Heads;
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, FEW_TOGETHER, Few, NEAR, Tile, few, padded};
 
@@ -37,31 +37,59 @@ const AHEAD: usize = 16 << 10;
 /// Keys and values of so many bytes, in the whole call, are taken to lie in a cache that cores share.
 const SHARED: usize = 16 << 20;
 
-/// Computes a task.
-#[inline(always)]
-pub(super) fn run<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
+/// What the kernel does with queries and outputs, whatever their types.
+pub(super) trait Steps<S: Isa> {
+    /// Loads Q, scaled: for rows that go together, `[head_dim vectors][rows]`.
+    fn load(&self, s: S, dim: usize, scale: f32, queries: &mut [f32]);
+
+    /// Takes in the sinks, divides, and writes the rows.
+    fn finish(&mut self, s: S, output: &[f32], state: &State<'_>, rest: Rest<'_, '_>);
+}
+
+/// Computes a task. Compiled once for each level, and type of keys and values.
+#[inline(never)]
+pub(super) fn compute<S: Isa, K: Element, V: Element>(
     s: S,
-    mut task: Task<'_, Q, K, V, O>,
+    task: &mut Task<'_, K, V>,
+    steps: &mut dyn Steps<S>,
 ) {
-    let scoring = task.scoring();
-    let sight = task.sight(scoring.sequence);
-    let visits = task.visits(&sight, S::LEVEL);
-    let sizes = few(task.shape, S::LEVEL, task.place.rows());
-    let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
-    let queries = carver.take(sizes.queries);
-    let weights = carver.take(sizes.weights);
-    let mut sums = Sums::carve(&mut carver, &sizes);
-    // Not there at levels without chunks.
-    let mut total = Sums::carve(&mut carver, &sizes);
-    let block_output = carver.take(sizes.block_output);
-    let (scoring, sums, total) = (&scoring, &mut sums, &mut total);
-    visits.run(FewRows { s, task, scoring, sight, sizes, queries, weights, block_output, sums, total });
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let scoring = task.scoring();
+            let sight = task.sight(scoring.sequence);
+            let visits = task.visits(&sight, S::LEVEL);
+            let sizes = few(task.shape, S::LEVEL, task.place.rows());
+            let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
+            let queries = carver.take(sizes.queries);
+            let weights = carver.take(sizes.weights);
+            let mut sums = Sums::carve(&mut carver, &sizes);
+            // Not there at levels without chunks.
+            let mut total = Sums::carve(&mut carver, &sizes);
+            let block_output = carver.take(sizes.block_output);
+            let (scoring, sums, total) = (&scoring, &mut sums, &mut total);
+            visits.run(FewRows {
+                s,
+                task,
+                steps,
+                scoring,
+                sight,
+                sizes,
+                queries,
+                weights,
+                block_output,
+                sums,
+                total,
+            });
+        },
+    );
 }
 
 /// What passes are lent lies apart, so that the rest need not lie in memory.
-struct FewRows<'r, 'a, S, Q, K, V, O> {
+struct FewRows<'r, 'a, S, K, V> {
     s: S,
-    task: Task<'a, Q, K, V, O>,
+    task: &'r mut Task<'a, K, V>,
+    steps: &'r mut dyn Steps<S>,
     scoring: &'r Scoring<'a>,
     sight: Sight,
     sizes: Few,
@@ -75,11 +103,11 @@ struct FewRows<'r, 'a, S, Q, K, V, O> {
     total: &'r mut Sums<'a>,
 }
 
-impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for FewRows<'_, 'a, S, Q, K, V, O> {
+impl<'a, S: Isa, K: Element, V: Element> Nest<'a> for FewRows<'_, 'a, S, K, V> {
     #[inline(always)]
     fn load(&mut self) {
-        let Self { s, task, queries, .. } = self;
-        load_queries(*s, &task.queries, task.shape.head_dim, task.modifiers.scale, queries);
+        let Self { s, task, steps, queries, .. } = self;
+        steps.load(*s, task.shape.head_dim, task.modifiers.scale, queries);
     }
 
     #[inline(always)]
@@ -116,7 +144,7 @@ impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for Fe
                 Hiding::Marked
             };
             hidden |= hiding != Hiding::Nothing;
-            let inspection = &mut task.results.inspection;
+            let inspection = &mut task.reports.inspection;
             update(s, weights, &mut sums.state, rows, scoring, keys, hiding, inspection);
             let factors = sums.state.factors.get(..rows).unwrap_or_default();
             accumulate(s, (v, heads), weights, factors, sums.output, hiding, source);
@@ -146,9 +174,9 @@ impl<'a, S: Isa, Q: Element, K: Element, V: Element, O: Element> Nest<'a> for Fe
 
     #[inline(always)]
     fn finish(self) {
-        let Self { s, task, total, .. } = self;
-        let sinks = task.modifiers.sinks.get().copied();
-        finish(s, total.output, &total.state, task.place, sinks, task.results);
+        let Self { s, task, steps, total, .. } = self;
+        let rest = Rest { place: &task.place, sinks: task.modifiers.sinks, reports: task.reports };
+        steps.finish(s, total.output, &total.state, rest);
     }
 }
 
@@ -197,7 +225,7 @@ impl<'a> Sums<'a> {
 }
 
 /// What is known of the rows: a number of each, and of some that there are not up to a whole vector.
-struct State<'a> {
+pub(super) struct State<'a> {
     maxima: &'a mut [f32],
     sums: &'a mut [f32],
     /// What an output is multiplied by, as the maximum has changed.
@@ -239,6 +267,18 @@ fn together(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows).step_by(most).map(move |first| (first, (rows - first).min(most)))
 }
 
+impl<S: Isa, Q: Element, O: Element> Steps<S> for Ends<'_, Q, O> {
+    #[inline(always)]
+    fn load(&self, s: S, dim: usize, scale: f32, queries: &mut [f32]) {
+        load_queries(s, &self.queries, dim, scale, queries);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, s: S, output: &[f32], state: &State<'_>, rest: Rest<'_, '_>) {
+        finish(s, output, state, rest, self.out);
+    }
+}
+
 /// Q, scaled: for rows that go together, `[head_dim vectors][rows]`. Compiled once for each level and type.
 #[inline(never)]
 fn load_queries<S: Isa, Q: Element>(s: S, from: &Rows<'_, Q>, dim: usize, scale: f32, queries: &mut [f32]) {
@@ -271,25 +311,25 @@ fn finish<S: Isa, O: Element>(
     s: S,
     output: &[f32],
     state: &State<'_>,
-    place: Place,
-    sinks: Option<&[f32]>,
-    results: &mut Results<'_, O>,
+    rest: Rest<'_, '_>,
+    out: &mut RowsMut<'_, O>,
 ) {
+    let Rest { place, sinks, reports } = rest;
     s.vectorize(
         #[inline(always)]
         || {
-            let width = padded(results.out.dim(), S::LANES);
+            let width = padded(out.dim(), S::LANES);
             let known = state.maxima.iter().zip(&*state.sums);
             for (row, (output, (&maximum, &sum))) in output.chunks_exact(width).zip(known).enumerate() {
-                let sink = sinks.map(|sinks| {
+                let sink = sinks.get().map(|sinks| {
                     let (head, _) = place.head_and_position(row);
                     s.splat(sinks.get(head).copied().unwrap_or(f32::NEG_INFINITY))
                 });
                 let total = Total::new(s, s.splat(maximum), s.splat(sum), sink);
-                for (from, to) in s.vectors(output).iter().zip(results.out.row(row).chunks_mut(S::LANES)) {
+                for (from, to) in s.vectors(output).iter().zip(out.row(row).chunks_mut(S::LANES)) {
                     store_part(s, total.normalise(s, *from), to);
                 }
-                results.report(s, row..row + 1, &total);
+                reports.report(s, row..row + 1, &total);
             }
         },
     );

@@ -186,6 +186,11 @@ pub trait Isa: Copy {
 /// What an instruction set with products of bf16 has beside the rest. A vector of pairs holds the bits of two bf16 in each
 /// lane, the first in the low half.
 pub(crate) trait Pairs: Isa {
+    /// The instruction set without them, for what is not a product.
+    type Plain: Isa<F = Self::F>;
+
+    fn plain(self) -> Self::Plain;
+
     /// `c + a₀b₀ + a₁b₁` of pairs `a` and `b`: two multiply-adds that each round to nearest, with subnormals as 0.
     fn dot(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
 

@@ -455,6 +455,13 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
 }
 
 impl Pairs for Avx512<true> {
+    type Plain = Avx512<false>;
+
+    #[inline(always)]
+    fn plain(self) -> Avx512<false> {
+        Avx512 { v4: self.v4 }
+    }
+
     #[inline(always)]
     fn dot(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         // SAFETY: a value with `BF16` proves AVX512_BF16.

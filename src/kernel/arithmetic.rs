@@ -33,7 +33,7 @@ pub(super) trait MulAdd<S: Isa> {
 }
 
 /// The steps of the many-rows kernel that depend on the arithmetic.
-pub(super) trait Arithmetic<S: Isa, K, V>: MulAdd<S> {
+pub(super) trait Arithmetic<S: Isa, K, V>: Copy {
     /// Keys that go together: what a group sees of a block begins and ends at multiples, but for the block's end.
     const KEYS: usize;
 
@@ -41,10 +41,11 @@ pub(super) trait Arithmetic<S: Isa, K, V>: MulAdd<S> {
     fn scales(scale: f32) -> (f32, f32);
 
     /// Prepares the queries, `[head_dim][VECS]` vectors.
-    fn prepare<const VECS: usize>(s: S, queries: &mut [f32]);
+    fn prepare<const VECS: usize>(self, queries: &mut [f32]);
 
     /// The scores of a block's keys, which begin at `start`, times `scale`.
     fn score<const KEYS: usize, const VECS: usize>(
+        self,
         s: S,
         keys: Panel<'_, K>,
         start: usize,
@@ -55,6 +56,7 @@ pub(super) trait Arithmetic<S: Isa, K, V>: MulAdd<S> {
 
     /// Adds a block's values, weighted, to the output of a group, whose keys begin with the value `first`.
     fn add<const COLS: usize, const VECS: usize>(
+        self,
         s: S,
         values: Panel<'_, V>,
         first: usize,
@@ -82,6 +84,7 @@ pub(super) enum Holds {
 }
 
 /// In f32.
+#[derive(Clone, Copy)]
 pub(super) struct Single;
 
 impl<S: Isa> MulAdd<S> for Single {
@@ -100,10 +103,11 @@ impl<S: Isa, K: Element, V: Element> Arithmetic<S, K, V> for Single {
     }
 
     #[inline(always)]
-    fn prepare<const VECS: usize>(_: S, _: &mut [f32]) {}
+    fn prepare<const VECS: usize>(self, _: &mut [f32]) {}
 
     #[inline(always)]
     fn score<const KEYS: usize, const VECS: usize>(
+        self,
         s: S,
         keys: Panel<'_, K>,
         start: usize,
@@ -124,6 +128,7 @@ impl<S: Isa, K: Element, V: Element> Arithmetic<S, K, V> for Single {
 
     #[inline(always)]
     fn add<const COLS: usize, const VECS: usize>(
+        self,
         s: S,
         values: Panel<'_, V>,
         first: usize,
@@ -144,16 +149,17 @@ impl<S: Isa, K: Element, V: Element> Arithmetic<S, K, V> for Single {
 }
 
 /// In pairs of bf16, where keys and values are stored as such.
-pub(super) struct Paired;
+#[derive(Clone, Copy)]
+pub(super) struct Paired<S>(pub(super) S);
 
-impl<S: Pairs> MulAdd<S> for Paired {
+impl<S: Pairs> MulAdd<S> for Paired<S> {
     #[inline(always)]
     fn mul_add(s: S, a: S::F, b: S::F, c: S::F) -> S::F {
         s.dot(a, b, c)
     }
 }
 
-impl<S: Pairs> Arithmetic<S, bf16, bf16> for Paired {
+impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
     const KEYS: usize = 2;
 
     /// Queries times a power of two are as exact as before.
@@ -164,13 +170,14 @@ impl<S: Pairs> Arithmetic<S, bf16, bf16> for Paired {
     }
 
     #[inline(always)]
-    fn prepare<const VECS: usize>(s: S, queries: &mut [f32]) {
-        pair_rows::<S, VECS>(s, queries);
+    fn prepare<const VECS: usize>(self, queries: &mut [f32]) {
+        pair_rows::<S, VECS>(self.0, queries);
     }
 
     #[inline(always)]
     fn score<const KEYS: usize, const VECS: usize>(
-        s: S,
+        self,
+        s: S::Plain,
         keys: Panel<'_, bf16>,
         start: usize,
         groups: &mut [Group<'_>],
@@ -179,24 +186,25 @@ impl<S: Pairs> Arithmetic<S, bf16, bf16> for Paired {
     ) {
         if let Some(keys) = keys.pairs() {
             for (group, keys) in seen(groups, keys, start) {
-                scores::products::<S, _, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
+                scores::products::<S, _, Self, KEYS, VECS>(self.0, keys, group.queries, group.weights);
             }
         } else {
-            pair_neighbours(s, keys, wide);
+            pair_neighbours(self.0, keys, wide);
             let pairs = keys.row(0).len().div_ceil(2);
             let Some(keys) = Panel::new(wide, pairs, keys.rows(), pairs) else { return };
             for (group, keys) in seen(groups, keys, start) {
-                scores::products::<S, _, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
+                scores::products::<S, _, Self, KEYS, VECS>(self.0, keys, group.queries, group.weights);
             }
         }
         for group in groups.iter_mut().filter(|group| scale != 1.0 && !group.keys.is_empty()) {
-            scores::scale::<S, VECS>(s, group.weights, group.keys.len(), scale);
+            scores::scale::<S::Plain, VECS>(s, group.weights, group.keys.len(), scale);
         }
     }
 
     #[inline(always)]
     fn add<const COLS: usize, const VECS: usize>(
-        s: S,
+        self,
+        s: S::Plain,
         values: Panel<'_, bf16>,
         first: usize,
         group: &mut Group<'_>,
@@ -207,20 +215,20 @@ impl<S: Pairs> Arithmetic<S, bf16, bf16> for Paired {
         if hiding == Hiding::Marked {
             // Marks are of single keys.
             if let Some(values) = widened(s, values, wide).and_then(|values| values.part(first, count)) {
-                group.accumulate::<S, f32, Single, COLS, VECS>(s, values, hiding);
+                group.accumulate::<S::Plain, f32, Single, COLS, VECS>(s, values, hiding);
             }
             return;
         }
         if wide.holds != Holds::Pairs {
-            pair_keys(s, values, wide.room);
+            pair_keys(self.0, values, wide.room);
             wide.holds = Holds::Pairs;
         }
         let weights = group.weights.get_mut(..count * S::LANES * VECS).unwrap_or_default();
-        pair_rows::<S, VECS>(s, weights);
+        pair_rows::<S, VECS>(self.0, weights);
         let dim = values.row(0).len();
         let values = Panel::new(wide.room, dim, values.rows().div_ceil(2), dim);
         if let Some(values) = values.and_then(|values| values.part(first / 2, count.div_ceil(2))) {
-            group.accumulate::<S, f32, Self, COLS, VECS>(s, values, hiding);
+            group.accumulate::<S, f32, Self, COLS, VECS>(self.0, values, hiding);
         }
     }
 }

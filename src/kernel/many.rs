@@ -16,7 +16,6 @@
 //!
 //! The lanes past the last row repeat it: computed, and not stored.
 
-use core::marker::PhantomData;
 use core::ops::Range;
 use core::slice;
 
@@ -80,13 +79,14 @@ pub(super) fn compute_apart<
     const VECS: usize,
 >(
     s: S,
+    arithmetic: A,
     task: &mut Task<'_, K, V>,
     later: Later,
     steps: &mut dyn Steps<S, VECS>,
 ) {
     s.vectorize(
         #[inline(always)]
-        || compute::<S, K, V, A, _, KEYS, VECS>(s, task, later, steps),
+        || compute::<S, K, V, A, _, KEYS, VECS>(s, arithmetic, task, later, steps),
     );
 }
 
@@ -102,6 +102,7 @@ pub(super) fn compute<
     const VECS: usize,
 >(
     s: S,
+    arithmetic: A,
     task: &mut Task<'_, K, V>,
     later: Later,
     steps: E,
@@ -131,7 +132,7 @@ pub(super) fn compute<
         query_scale,
         score_scale,
         later,
-        arithmetic: PhantomData,
+        arithmetic,
     });
 }
 
@@ -148,7 +149,7 @@ struct ManyRows<'r, 'a, S, K, V, A, E, const KEYS: usize, const VECS: usize> {
     query_scale: f32,
     score_scale: f32,
     later: Later,
-    arithmetic: PhantomData<A>,
+    arithmetic: A,
 }
 
 /// The groups that there are.
@@ -168,14 +169,14 @@ where
     fn load(&mut self) {
         for group in present!(self.groups) {
             self.steps.load(self.s, group.rows.start, self.query_scale, group.queries);
-            A::prepare::<VECS>(self.s, group.queries);
+            self.arithmetic.prepare::<VECS>(group.queries);
         }
     }
 
     #[inline(always)]
     fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool {
-        let Self { s, task, scoring, sight, groups, wide, score_scale, later, .. } = self;
-        let s = *s;
+        let Self { s, task, scoring, sight, groups, wide, score_scale, later, arithmetic, .. } = self;
+        let (s, arithmetic) = (*s, *arithmetic);
         for group in present!(groups) {
             group.sums.reset::<S, VECS>(s);
             group.fresh = !SINGLE_TILE;
@@ -205,7 +206,7 @@ where
                     together(sight.sequence.seen_in(&group.positions, &block), &block, A::KEYS)
                 };
             }
-            A::score::<KEYS, VECS>(s, keys, block.start, &mut **groups, wide, *score_scale);
+            arithmetic.score::<KEYS, VECS>(s, keys, block.start, &mut **groups, wide, *score_scale);
             let mut wide = Wide { room: wide, holds: Holds::Nothing };
             let inspection = &mut task.reports.inspection;
             // Asked only when a row may have to be kept from a key of the block.
@@ -230,7 +231,7 @@ where
                 group.update::<S, VECS>(s, hiding);
                 later.fetch(s);
                 let first = group.keys.start - block.start;
-                A::add::<KEYS, VECS>(s, values, first, group, hiding, &mut wide);
+                arithmetic.add::<KEYS, VECS>(s, values, first, group, hiding, &mut wide);
             }
         }
         for group in present!(groups) {

@@ -241,14 +241,13 @@ impl<Q: Element, O: Element> PairsOp for Work<'_, '_, Q, bf16, bf16, O> {
     #[inline(always)]
     fn run<S: Pairs>(self, s: S) {
         let vecs = Tile::of(S::LEVEL).vecs_for(self.task.place.count);
-        s.with_tile(vecs, OfTile { s, work: self, arithmetic: Paired });
+        s.with_tile(vecs, OfTile { s: s.plain(), work: self, arithmetic: Paired(s) });
     }
 }
 
 struct OfTile<'t, 'a, S, Q, K, V, O, A> {
     s: S,
     work: Work<'t, 'a, Q, K, V, O>,
-    #[expect(dead_code, reason = "only its type matters")]
     arithmetic: A,
 }
 
@@ -260,9 +259,9 @@ impl<S: Isa, Q: Element, K: Element, V: Element, O: Element, A: Arithmetic<S, K,
         let Work { task, mut ends } = self.work;
         let later = Later::of::<S, _, _, _, _>(task, &ends);
         if SINGLE_TILE {
-            many::compute::<S, K, V, A, _, KEYS, VECS>(self.s, task, later, ends);
+            many::compute::<S, K, V, A, _, KEYS, VECS>(self.s, self.arithmetic, task, later, ends);
         } else {
-            many::compute_apart::<S, K, V, A, KEYS, VECS>(self.s, task, later, &mut ends);
+            many::compute_apart::<S, K, V, A, KEYS, VECS>(self.s, self.arithmetic, task, later, &mut ends);
         }
     }
 }

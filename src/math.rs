@@ -15,9 +15,6 @@ use crate::isa::Isa;
 const Q: [f32; 6] =
     [1.540_351_2e-4, 1.339_073_5e-3, 9.618_238e-3, 5.550_357_3e-2, 2.402_264_9e-1, 6.931_472e-1];
 
-/// log₂ e is `LOG2_E` and this.
-const LOG2_E_LOW: f32 = 1.925_963e-8;
-
 /// `q(r)`.
 #[inline(always)]
 fn quotient<S: Isa>(s: S, r: S::F) -> S::F {
@@ -43,16 +40,11 @@ pub(crate) fn exp<S: Isa>(s: S, x: S::F) -> S::F {
     exp2(s, s.mul(x, s.splat(LOG2_E)))
 }
 
-/// tanh x, within [`TANH_ULP`]; ±1 for |x| ≥ 9.02, NaN for NaN; odd, and 0 keeps its sign.
+/// tanh(x · `by`): for 1, within [`TANH_ULP`], ±1 for |x| ≥ 9.02, NaN for NaN; odd, and 0 keeps its sign.
 #[inline(always)]
-pub(crate) fn tanh<S: Isa>(s: S, x: S::F) -> S::F {
+pub(crate) fn tanh<S: Isa>(s: S, x: S::F, by: f32) -> S::F {
     // With e = expm1(-2|x|) = 2^n p + (2^n - 1) and p = 2^r - 1, tanh |x| = -e / (e + 2).
-    let twice = s.max(s.splat(-18.04), s.mul(s.splat(-2.0), s.abs(x)));
-    let t = s.mul(twice, s.splat(LOG2_E));
-    // What rounding has added to t, less what LOG2_E lacks.
-    let off = s.mul_add(twice, s.splat(-LOG2_E_LOW), s.mul_add(twice, s.splat(-LOG2_E), t));
-    let (r, power) = s.split(t);
-    let r = s.sub(r, off);
+    let (r, power) = s.split(s.mul(s.abs(x), s.splat(-2.0 * LOG2_E * by)));
     let (one, p) = (s.splat(1.0), s.mul(r, quotient(s, r)));
     let factor = s.scale(one, power);
     let e = s.mul_add(p, factor, s.sub(factor, one));
@@ -93,7 +85,7 @@ mod tests {
                 *x = match self.function {
                     Function::Exp2 => exp2(s, *x),
                     Function::Exp => exp(s, *x),
-                    Function::Tanh => tanh(s, *x),
+                    Function::Tanh => tanh(s, *x, 1.0),
                 };
             }
         }

@@ -6,10 +6,10 @@ use crate::math::tanh;
 
 #[inline(always)]
 pub(crate) fn apply<S: Isa>(s: S, strip: Strip<'_, S>, cap: f32) {
-    let (cap, inverse) = (s.splat(cap), s.splat(1.0 / cap));
+    let (cap, inverse) = (s.splat(cap), 1.0 / cap);
     strip.map(
         s,
         #[inline(always)]
-        |score, _| s.mul(cap, tanh(s, s.mul(score, inverse))),
+        |score, _| s.mul(cap, tanh(s, score, inverse)),
     );
 }

@@ -147,14 +147,17 @@ impl<'a> Scoring<'a> {
         if let Some(mask) = m.mask.get() {
             block.hide(s, mask, self.place);
         }
+        let (sequence, positions) = (&self.sequence, self.place.positions(block.rows()));
         if hiding != Hiding::Nothing
-            && self.sequence.limits(&block.keys)
-            && !self.sequence.all_see(&self.place.positions(block.rows()), &block.keys)
+            && sequence.limits(&block.keys)
+            && !sequence.all_see(&positions, &block.keys)
         {
-            let sequence = &self.sequence;
             if sequence.hides_last_only() {
-                let [last] = block.limits(s, self.place, |position| [sequence.seen(position).end]);
-                visibility::hide_from(s, block.strip(s), last);
+                let first = positions.start;
+                let ends = sequence.ends(first, &block.keys);
+                let [after] =
+                    block.constants(s, self.place, |_, position| [(position - first) as u16 as f32]);
+                visibility::hide_from(s, block.strip(s), ends, after);
             } else {
                 let [first, last, prefix] = block.limits(s, self.place, |position| {
                     let seen = sequence.seen(position);

@@ -177,10 +177,26 @@ impl Sequence {
         if key < self.prefix(rows.start) { key } else { key.max(self.seen_by_any(rows).start) }
     }
 
-    /// Whether each row sees all keys before the last one that it sees; not where size goes before speed.
+    /// Whether each row sees all keys before the last one that it sees, and its position alone limits it; not where size goes before
+    /// speed.
     #[inline]
     pub(crate) fn hides_last_only(&self) -> bool {
-        !cfg!(feature = "single-tile") && self.left == i64::MAX && self.prefix == 0
+        !cfg!(feature = "single-tile") && self.left == i64::MAX && self.prefix == 0 && self.rows == usize::MAX
+    }
+
+    /// Of rows that [see all keys before their last one](Self::hides_last_only): how many of `keys` row `row` sees, and each
+    /// row after it one more, where that is at least 0 and at most the second number.
+    #[inline]
+    pub(crate) fn ends(&self, row: usize, keys: &Range<usize>) -> [f32; 2] {
+        const FAR: i64 = 1 << 20;
+        let most = self.length.min(keys.end).saturating_sub(keys.start);
+        let end = if self.right == i64::MAX {
+            FAR
+        } else {
+            let end = self.position(row).saturating_add(self.right).saturating_add(1);
+            end.saturating_sub(keys.start as i64).clamp(-FAR, FAR)
+        };
+        [end as i32 as f32, most as u32 as f32]
     }
 
     /// Whether some row, not necessarily one that there is, may not see all `keys`.
@@ -220,10 +236,12 @@ fn meet(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
     start..a.end.min(b.end).max(start)
 }
 
-/// Hides the keys from `end` on: their scores become -∞ whatever they were.
+/// Hides the keys from `end` + `after` on, which is at most `most`: their scores become -∞ whatever they were.
 #[inline(always)]
-pub(crate) fn hide_from<S: Isa>(s: S, strip: Strip<'_, S>, end: S::F) {
+pub(crate) fn hide_from<S: Isa>(s: S, strip: Strip<'_, S>, [end, most]: [f32; 2], after: S::F) {
     let hidden = s.splat(f32::NEG_INFINITY);
+    let (end, most) = (s.add(s.splat(end), after), s.splat(most));
+    let end = s.select(s.less(end, most), end, most);
     strip.map(
         s,
         #[inline(always)]
@@ -342,7 +360,15 @@ mod tests {
                     block.clone().all(|key| edges.contains(&key) || !hidden(key)),
                     "{v:?} {rows:?} {block:?}"
                 );
-                assert!(!sequence.hides_last_only() || rows.clone().all(|row| sequence.seen(row).start == 0));
+                if sequence.hides_last_only() {
+                    let [end, most] = sequence.ends(rows.start, &block);
+                    for (after, row) in rows.clone().enumerate() {
+                        let keys: Vec<_> = block.clone().filter(|&key| seen(row, key)).collect();
+                        assert!(keys.iter().copied().eq(block.start..block.start + keys.len()));
+                        let end = (end + after as f32).clamp(0.0, most);
+                        assert_eq!(end, keys.len() as f32, "{v:?} {row} {block:?}");
+                    }
+                }
                 // Only a range that is partly prefix and partly window may be seen by all without being found so.
                 assert!(all || !sequence.all_see(&rows, &block), "{v:?} {rows:?} {block:?}");
                 assert!(

@@ -20,6 +20,7 @@ use super::arithmetic::MulAdd;
 use crate::element::Factor;
 use crate::isa::Isa;
 use crate::panel::Panel;
+use crate::tiling::SINGLE_TILE;
 
 /// `scores[key][row] = Σ_j keys[key][j] · queries[j][row]`: `queries` is `[head_dim][VECS]` vectors, `scores`
 /// `[keys][VECS]` at least. Compiled once for each level, and
@@ -37,27 +38,45 @@ pub(super) fn products<S: Isa, K: Factor, A: MulAdd<S>, const KEYS: usize, const
             let queries = s.vectors(queries).as_chunks::<VECS>().0;
             let scores = s.vectors_mut(scores).as_chunks_mut::<VECS>().0;
             let scores = scores.get_mut(..keys.rows()).unwrap_or_default();
-            for (tile, scores) in scores.chunks_mut(KEYS).enumerate() {
-                let mut sums = [[s.zero(); VECS]; KEYS];
-                // The rows past the last key repeat it: computed, and not stored.
-                keys.columns::<KEYS>(tile * KEYS).zip_each::<UNROLL, _>(
-                    queries,
-                    #[inline(always)]
-                    |keys, query| {
-                        for k in 0..KEYS {
-                            let key = s.splat(keys[k].as_f32());
-                            for v in 0..VECS {
-                                sums[k][v] = A::mul_add(s, key, query[v], sums[k][v]);
-                            }
-                        }
-                    },
-                );
-                for (to, sums) in scores.iter_mut().zip(sums) {
-                    *to = sums;
+            for (index, scores) in scores.chunks_mut(KEYS).enumerate() {
+                let first = index * KEYS;
+                // A tile of four is as short as it has keys.
+                if !SINGLE_TILE && KEYS > 4 && scores.len() <= 4 {
+                    tile::<S, K, A, 4, VECS>(s, keys, first, queries, scores);
+                } else {
+                    tile::<S, K, A, KEYS, VECS>(s, keys, first, queries, scores);
                 }
             }
         },
     );
+}
+
+/// The scores of as many keys, from `first` on, as `scores` has room for.
+#[inline(always)]
+fn tile<S: Isa, K: Factor, A: MulAdd<S>, const KEYS: usize, const VECS: usize>(
+    s: S,
+    keys: Panel<'_, K>,
+    first: usize,
+    queries: &[[S::F; VECS]],
+    scores: &mut [[S::F; VECS]],
+) {
+    let mut sums = [[s.zero(); VECS]; KEYS];
+    // The rows past the last key repeat it: computed, and not stored.
+    keys.columns::<KEYS>(first).zip_each::<UNROLL, _>(
+        queries,
+        #[inline(always)]
+        |keys, query| {
+            for k in 0..KEYS {
+                let key = s.splat(keys[k].as_f32());
+                for v in 0..VECS {
+                    sums[k][v] = A::mul_add(s, key, query[v], sums[k][v]);
+                }
+            }
+        },
+    );
+    for (to, sums) in scores.iter_mut().zip(sums) {
+        *to = sums;
+    }
 }
 
 #[cfg_attr(

@@ -40,11 +40,13 @@ pub(crate) fn exp<S: Isa>(s: S, x: S::F) -> S::F {
     exp2(s, s.mul(x, s.splat(LOG2_E)))
 }
 
-/// tanh(x · `by`): for 1, within [`TANH_ULP`], ±1 for |x| ≥ 9.02, NaN for NaN; odd, and 0 keeps its sign.
+/// tanh(x · `by`), where `by` is positive and finite: for 1, within [`TANH_ULP`], ±1 for |x| ≥ 9.02, NaN for NaN; odd, and 0 keeps
+/// its sign. Another `by` adds a rounding of x.
 #[inline(always)]
 pub(crate) fn tanh<S: Isa>(s: S, x: S::F, by: f32) -> S::F {
     // With e = expm1(-2|x|) = 2^n p + (2^n - 1) and p = 2^r - 1, tanh |x| = -e / (e + 2).
-    let (r, power) = s.split(s.mul(s.abs(x), s.splat(-2.0 * LOG2_E * by)));
+    let factor = (-2.0 * LOG2_E * by).max(f32::MIN);
+    let (r, power) = s.split(s.mul(s.abs(x), s.splat(factor)));
     let (one, p) = (s.splat(1.0), s.mul(r, quotient(s, r)));
     let factor = s.scale(one, power);
     let e = s.mul_add(p, factor, s.sub(factor, one));

@@ -2,7 +2,7 @@
 //!
 //! Only this room imports `pulp` and `core::arch`. A kernel is written once against [`Isa`]; [`Level::dispatch`]
 //! runs it compiled for one instruction set. Every function from there down to the last intrinsic is
-//! `#[inline(always)]`, since a call that is left over is compiled without the instruction set.
+//! `#[inline(always)]`, or enters the instruction set again, since a call that is left over is compiled without it.
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod aarch64;

@@ -1,6 +1,6 @@
 //! Memory that the many-rows kernel needs later: the item's rows of the output, and the queries of the item that comes next.
 
-use super::{Ends, Task};
+use super::Ends;
 use crate::ahead::RowsAhead;
 use crate::element::Element;
 use crate::isa::Isa;
@@ -20,15 +20,12 @@ pub(super) struct Later {
 
 impl Later {
     #[inline(always)]
-    pub(super) fn of<S: Isa, Q: Element, K: Element, V: Element, O: Element>(
-        task: &Task<'_, K, V>,
-        ends: &Ends<'_, Q, O>,
-    ) -> Self {
+    pub(super) fn of<S: Isa, Q: Element, O: Element>(shape: &Shape, ends: &Ends<'_, Q, O>) -> Self {
         let mut later = Self { rows: [const { None }; KINDS], each: [0; KINDS] };
-        let fetches = S::PREFETCHES && bytes_of::<Q, O>(task.shape) > NEAREST;
+        let fetches = S::PREFETCHES && bytes_of::<Q, O>(shape) > NEAREST;
         if let (true, [out, queries]) = (fetches, later.rows.as_mut_slice()) {
             *out = Some(ends.out.ahead());
-            *queries = ends.queries.next_ahead(task.shape.shared_rows());
+            *queries = ends.queries.next_ahead(shape.shared_rows());
         }
         later
     }

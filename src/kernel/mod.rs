@@ -35,7 +35,7 @@ use softmax::Total;
 
 use crate::element::Element;
 use crate::extra::Extra;
-use crate::isa::{Isa, Level, Op, Pairs, PairsOp, TileOp};
+use crate::isa::{Isa, Level, MAX_LANES, Op, Pairs, PairsOp, TileOp};
 use crate::panel::{Panel, Rows, RowsMut};
 use crate::place::Place;
 use crate::score::Modifiers;
@@ -49,6 +49,9 @@ use crate::view::View;
 /// size matters more.
 const UNROLL: usize =
     if cfg!(any(target_arch = "x86_64", target_arch = "aarch64", target_abi = "eabihf")) { 2 } else { 1 };
+
+/// Whether loading and finishing are called as such and not by a table, which takes memory: where a build is likely to have one set of types.
+const DIRECT: bool = SINGLE_TILE && MAX_LANES == 1;
 
 /// One work item: what the loop nest has, which is compiled for each way to store keys and values, and what it begins and ends with,
 /// for which it calls what is compiled for each way to store queries and outputs.
@@ -257,8 +260,8 @@ impl<S: Isa, Q: Element, K: Element, V: Element, O: Element, A: Arithmetic<S, K,
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
         let Work { task, mut ends } = self.work;
-        let later = Later::of::<S, _, _, _, _>(task, &ends);
-        if SINGLE_TILE {
+        let later = Later::of::<S, _, _>(task.shape, &ends);
+        if DIRECT {
             many::compute::<S, K, V, A, _, KEYS, VECS>(self.s, self.arithmetic, task, later, ends);
         } else {
             many::compute_apart::<S, K, V, A, KEYS, VECS>(self.s, self.arithmetic, task, later, &mut ends);

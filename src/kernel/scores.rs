@@ -40,7 +40,7 @@ pub(super) fn products<S: Isa, K: Factor, A: MulAdd<S>, const KEYS: usize, const
             let scores = scores.get_mut(..keys.rows()).unwrap_or_default();
             for (index, scores) in scores.chunks_mut(KEYS).enumerate() {
                 let first = index * KEYS;
-                // A tile of four is as short as it has keys.
+                // Four keys and fewer don't take the time of `KEYS`.
                 if !SINGLE_TILE && KEYS > 4 && scores.len() <= 4 {
                     tile::<S, K, A, 4, VECS>(s, keys, first, queries, scores);
                 } else {

@@ -152,18 +152,15 @@ impl<'a> Scoring<'a> {
             && sequence.limits(&block.keys)
             && !sequence.all_see(&positions, &block.keys)
         {
-            if sequence.hides_last_only() {
+            if sequence.hides_last_only(&positions) {
                 let first = positions.start;
                 let ends = sequence.ends(first, &block.keys);
                 let [after] =
                     block.constants(s, self.place, |_, position| [(position - first) as u16 as f32]);
                 visibility::hide_from(s, block.strip(s), ends, after);
             } else {
-                let [first, last, prefix] = block.limits(s, self.place, |position| {
-                    let seen = sequence.seen(position);
-                    [seen.start, seen.end, sequence.prefix(position)]
-                });
-                visibility::apply(s, block.strip(s), Limits { first, last, prefix });
+                let limits = block.limits(s, self.place, sequence);
+                visibility::apply(s, block.strip(s), limits);
             }
         }
         block.show(s, Stage::Biased, inspection);
@@ -187,24 +184,22 @@ impl<S: Isa> Block<'_, S> {
         Strip { vectors: self.vectors, width: self.width, at: self.at, first_key, step }
     }
 
-    /// Keys that each lane's row has by its position, as numbers from the first one of the block.
+    /// The limits of each lane's row, as numbers of keys from the first one of the block.
     #[inline(always)]
-    fn limits<const COUNT: usize>(
-        &self,
-        s: S,
-        place: Place,
-        mut of: impl FnMut(usize) -> [usize; COUNT],
-    ) -> [S::F; COUNT] {
+    fn limits(&self, s: S, place: Place, sequence: &Sequence) -> Limits<S> {
         let Range { start, end } = self.keys;
         // The heads of a group stand at the same positions.
-        let (mut before, mut limits) = (usize::MAX, [0.0; COUNT]);
-        self.constants(s, place, |_, position| {
+        let (mut before, mut limits) = (usize::MAX, [0.0; 3]);
+        let [first, last, prefix] = self.constants(s, place, |_, position| {
             if position != before {
-                limits = of(position).map(|key| key.min(end).saturating_sub(start) as f32);
+                let seen = sequence.seen(position);
+                limits = [seen.start, seen.end, sequence.prefix(position)]
+                    .map(|key| key.min(end).saturating_sub(start) as f32);
                 before = position;
             }
             limits
-        })
+        });
+        Limits { first, last, prefix }
     }
 
     /// Numbers of each lane's row, from its query head and position.

@@ -177,11 +177,10 @@ impl Sequence {
         if key < self.prefix(rows.start) { key } else { key.max(self.seen_by_any(rows).start) }
     }
 
-    /// Whether each row sees all keys before the last one that it sees, and its position alone limits it; not where size goes before
-    /// speed.
+    /// Whether each of the rows exists, and sees all keys before the last one that it sees; not where size goes before speed.
     #[inline]
-    pub(crate) fn hides_last_only(&self) -> bool {
-        !cfg!(feature = "single-tile") && self.left == i64::MAX && self.prefix == 0 && self.rows == usize::MAX
+    pub(crate) fn hides_last_only(&self, rows: &Range<usize>) -> bool {
+        !cfg!(feature = "single-tile") && self.left == i64::MAX && self.prefix == 0 && rows.end <= self.rows
     }
 
     /// Of rows that [see all keys before their last one](Self::hides_last_only): how many of `keys` row `row` sees, and each
@@ -360,7 +359,7 @@ mod tests {
                     block.clone().all(|key| edges.contains(&key) || !hidden(key)),
                     "{v:?} {rows:?} {block:?}"
                 );
-                if sequence.hides_last_only() {
+                if sequence.hides_last_only(&rows) {
                     let [end, most] = sequence.ends(rows.start, &block);
                     for (after, row) in rows.clone().enumerate() {
                         let keys: Vec<_> = block.clone().filter(|&key| seen(row, key)).collect();

@@ -164,3 +164,35 @@ fn masks_of_bytes_are_those_of_booleans() {
         }
     }
 }
+
+/// Caps near the ends of their domain: the constants that come of them are finite, and a score of 0 stays 0.
+#[test]
+fn the_least_and_the_greatest_caps() {
+    for (rows, level) in [1, 40].into_iter().flat_map(|rows| levels().map(move |level| (rows, level))) {
+        let shape =
+            Shape { batch: 1, q_heads: 1, kv_heads: 1, q_len: rows, kv_len: 3, head_dim: 2, value_dim: 1 };
+        let q: Vec<f32> = (0..rows * 2).map(|i| if i / 2 % 2 == 0 { 0.0 } else { 1.0 }).collect();
+        let (k, v) = ([-1.0f32, -1.0, 0.0, 0.0, 1.0, 1.0], [1.0f32, 2.0, 6.0]);
+        let run = |cap: Option<f32>| {
+            let (mut attention, mut out) = (Attention::new(shape).unwrap().level(level), vec![0.0f32; rows]);
+            if let Some(cap) = cap {
+                attention = attention.softcap(cap);
+            }
+            let (q, k, v) = (View::bhsd(&q, 1, rows, 2), View::bhsd(&k, 1, 3, 2), View::bhsd(&v, 1, 3, 1));
+            let mut job = attention.bind(q, k, v, ViewMut::bhsd(&mut out, 1, rows, 1)).unwrap();
+            let mut scratch = vec![0.0; job.scratch_len()];
+            job.run(&mut scratch).unwrap();
+            out
+        };
+        for cap in [3e-39, 4e-39, 8.4e-39, f32::MIN_POSITIVE] {
+            // No score is far from 0, so each value weighs the same.
+            let out = run(Some(cap));
+            assert!(out.iter().all(|x| (x - 3.0).abs() < 1e-6), "{level} {cap:e}: {out:?}");
+        }
+        let (plain, capped) = (run(None), run(Some(1e30)));
+        assert!(
+            plain.iter().zip(&capped).all(|(a, b)| (a - b).abs() < 1e-5),
+            "{level}: {plain:?} {capped:?}"
+        );
+    }
+}

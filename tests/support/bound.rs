@@ -8,7 +8,7 @@
 //! | quantity | error at most |
 //! |---|---|
 //! | score `s = scale · q·k` | `δ = u Σ(d) · abs(scale) · Σ abs(q k)` |
-//! | softcap | `+ 10 u abs(s')`: tanh within 3 ULP, its argument and the product; its slope is at most 1 |
+//! | softcap | `+ 10 u abs(s')`: tanh within 3½ ULP (as measured), its factor's two roundings and the product; its slope is at most 1 |
 //! | ALiBi, bias | `+ u (abs(s) + 4 slope · distance + abs(bias))` |
 //! | weight `w = e^(s - lse)` | `w (ε + ε̄ + u Σ(n))`, where `ε = δ + u (10 + abs(s - max))` for `e` within 1.5 ULP and the rescaling of what has been summed, and `ε̄ = Σ w ε` |
 //! | `out = Σ w v` | `Σ abs(v) (w (ε + ε̄ + 2 u Σ(n)) + 2⁻¹²⁵)` (what exp flushes to 0), `+ ½ ULP` of the output's storage type |

@@ -69,6 +69,15 @@ impl Factor for [bf16; 2] {
     }
 }
 
+/// What is done with keys and values: where they have one type by a function that isn't generic, and so is compiled
+/// in this crate and not in each that calls it.
+pub trait ByTypes<'a> {
+    fn f32(self, k: &'a View<'a, f32>, v: &'a View<'a, f32>);
+    fn f16(self, k: &'a View<'a, f16>, v: &'a View<'a, f16>);
+    fn bf16(self, k: &'a View<'a, bf16>, v: &'a View<'a, bf16>);
+    fn mixed<K: Storage, V: Storage>(self, k: &'a View<'a, K>, v: &'a View<'a, V>);
+}
+
 /// What the kernels need of an [`Element`].
 pub trait Storage: Factor + Send + Sync + 'static {
     /// The number 0.
@@ -76,10 +85,28 @@ pub trait Storage: Factor + Send + Sync + 'static {
     /// Whether a panel must be widened before it can be read as f32.
     const WIDENS: bool;
 
-    /// A view of bf16, if that is what it is of.
+    /// Whether instruction sets may have products of pairs of it.
+    const PAIRS: bool = false;
+
+    /// Does `op` for keys of this type, and values of another or the same.
+    fn of_keys<'a, V: Storage>(k: &'a View<'a, Self>, v: &'a View<'a, V>, op: impl ByTypes<'a>);
+
+    /// Does `op` for values of this type.
     #[inline(always)]
-    fn as_bf16<'v, 'a>(_: &'v View<'a, Self>) -> Option<&'v View<'a, bf16>> {
-        None
+    fn beside_f32<'a>(k: &'a View<'a, f32>, v: &'a View<'a, Self>, op: impl ByTypes<'a>) {
+        op.mixed(k, v);
+    }
+
+    /// Does `op` for values of this type.
+    #[inline(always)]
+    fn beside_f16<'a>(k: &'a View<'a, f16>, v: &'a View<'a, Self>, op: impl ByTypes<'a>) {
+        op.mixed(k, v);
+    }
+
+    /// Does `op` for values of this type.
+    #[inline(always)]
+    fn beside_bf16<'a>(k: &'a View<'a, bf16>, v: &'a View<'a, Self>, op: impl ByTypes<'a>) {
+        op.mixed(k, v);
     }
 
     /// Rounds to nearest, ties to even.
@@ -211,6 +238,16 @@ impl Storage for f32 {
     const WIDENS: bool = false;
 
     #[inline(always)]
+    fn of_keys<'a, V: Storage>(k: &'a View<'a, Self>, v: &'a View<'a, V>, op: impl ByTypes<'a>) {
+        V::beside_f32(k, v, op);
+    }
+
+    #[inline(always)]
+    fn beside_f32<'a>(k: &'a View<'a, Self>, v: &'a View<'a, Self>, op: impl ByTypes<'a>) {
+        op.f32(k, v);
+    }
+
+    #[inline(always)]
     fn narrow(x: f32) -> Self {
         x
     }
@@ -245,6 +282,16 @@ impl Storage for f16 {
     const WIDENS: bool = true;
 
     #[inline(always)]
+    fn of_keys<'a, V: Storage>(k: &'a View<'a, Self>, v: &'a View<'a, V>, op: impl ByTypes<'a>) {
+        V::beside_f16(k, v, op);
+    }
+
+    #[inline(always)]
+    fn beside_f16<'a>(k: &'a View<'a, Self>, v: &'a View<'a, Self>, op: impl ByTypes<'a>) {
+        op.f16(k, v);
+    }
+
+    #[inline(always)]
     fn narrow(x: f32) -> Self {
         f16::from_f32(x)
     }
@@ -275,10 +322,16 @@ impl Factor for bf16 {
 impl Storage for bf16 {
     const ZERO: Self = bf16::ZERO;
     const WIDENS: bool = true;
+    const PAIRS: bool = true;
 
     #[inline(always)]
-    fn as_bf16<'v, 'a>(view: &'v View<'a, Self>) -> Option<&'v View<'a, bf16>> {
-        Some(view)
+    fn of_keys<'a, V: Storage>(k: &'a View<'a, Self>, v: &'a View<'a, V>, op: impl ByTypes<'a>) {
+        V::beside_bf16(k, v, op);
+    }
+
+    #[inline(always)]
+    fn beside_bf16<'a>(k: &'a View<'a, Self>, v: &'a View<'a, Self>, op: impl ByTypes<'a>) {
+        op.bf16(k, v);
     }
 
     #[inline(always)]

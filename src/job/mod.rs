@@ -14,7 +14,7 @@ use crate::element::Element;
 use crate::error::{Error, Operand};
 use crate::extra::Extra;
 use crate::isa::{Level, PairsLevel};
-use crate::kernel::{Chunks, Computed, Ends, Reports, Results, Task, Work};
+use crate::kernel::{Chunks, Computed, Ends, Given, Reports, Results, Work};
 use crate::panel::{Grid, Rows};
 use crate::place::{Heads, Place};
 use crate::score::Modifiers;
@@ -89,7 +89,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         let k = k.checked(Operand::Key, [batch, kv_heads, kv_len], head_dim)?;
         let v = v.checked(Operand::Value, [batch, kv_heads, kv_len], value_dim)?;
         let out = grid(Operand::Output, out, &shape, value_dim)?;
-        let pairs = pairs.filter(|_| K::as_bf16(&k).is_some() && V::as_bf16(&v).is_some());
+        let pairs = pairs.filter(|_| K::PAIRS && V::PAIRS);
         Ok(Self {
             shape,
             level,
@@ -520,15 +520,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         let (shape, modifiers) = (&self.shape, &self.modifiers);
         // SAFETY: `new` has checked that `q` has each row of the bound sizes, and an item has one at least.
         let ends = Ends { queries: unsafe { Rows::new(self.q, shape.head_dim, place) }, out };
-        let (k, v) = (&self.k, &self.v);
         let kernel = Kernel::of(place.count, shape.shared_rows(), self.level, self.pairs.is_some());
         let pairs = self.pairs.filter(|_| kernel == Kernel::Many);
-        if let (Some(level), Some(k), Some(v)) = (pairs, K::as_bf16(k), V::as_bf16(v)) {
-            let task = &mut Task { shape, modifiers, place, k, v, chunks, reports, scratch };
-            level.dispatch(Work { task, ends });
-        } else {
-            let task = &mut Task { shape, modifiers, place, k, v, chunks, reports, scratch };
-            self.level.dispatch(Work { task, ends });
-        }
+        let given = Given { shape, modifiers, place, chunks, reports, scratch };
+        K::of_keys(&self.k, &self.v, Work { level: self.level, pairs, given, ends });
     }
 }

@@ -17,7 +17,7 @@
 
 use super::many::Group;
 use super::scores;
-use crate::element::{Element, Storage, store_part};
+use crate::element::{Storage, store_part};
 use crate::isa::{Isa, MAX_LANES, Pairs};
 use crate::panel::Panel;
 use crate::score::block::Hiding;
@@ -94,7 +94,7 @@ impl<S: Isa> MulAdd<S> for Single {
     }
 }
 
-impl<S: Isa, K: Element, V: Element> Arithmetic<S, K, V> for Single {
+impl<S: Isa, K: Storage, V: Storage> Arithmetic<S, K, V> for Single {
     const KEYS: usize = 1;
 
     #[inline(always)]
@@ -251,7 +251,7 @@ fn seen<'g, 'k, T>(
 
 /// The values as f32, in place or in the room for them.
 #[inline(always)]
-fn widened<'w, S: Isa, V: Element>(s: S, values: Panel<'w, V>, wide: &'w mut Wide<'_>) -> Option<Panel<'w>> {
+fn widened<'w, S: Isa, V: Storage>(s: S, values: Panel<'w, V>, wide: &'w mut Wide<'_>) -> Option<Panel<'w>> {
     let (rows, dim) = (values.rows(), values.row(0).len());
     if V::WIDENS && wide.holds == Holds::Single {
         return Panel::new(wide.room, dim, rows, dim);

@@ -2,7 +2,7 @@
 
 use super::Ends;
 use crate::ahead::RowsAhead;
-use crate::element::Element;
+use crate::element::Storage;
 use crate::isa::Isa;
 use crate::shape::Shape;
 use crate::tiling::NEAREST;
@@ -20,9 +20,15 @@ pub(super) struct Later {
 
 impl Later {
     #[inline(always)]
-    pub(super) fn of<S: Isa, Q: Element, O: Element>(shape: &Shape, ends: &Ends<'_, Q, O>) -> Self {
-        let mut later = Self { rows: [const { None }; KINDS], each: [0; KINDS] };
-        let fetches = S::PREFETCHES && bytes_of::<Q, O>(shape) > NEAREST;
+    pub(super) fn none() -> Self {
+        Self { rows: [const { None }; KINDS], each: [0; KINDS] }
+    }
+
+    /// For a level that fetches ahead.
+    #[inline(always)]
+    pub(super) fn of<Q: Storage, O: Storage>(shape: &Shape, ends: &Ends<'_, Q, O>) -> Self {
+        let mut later = Self::none();
+        let fetches = bytes_of::<Q, O>(shape) > NEAREST;
         if let (true, [out, queries]) = (fetches, later.rows.as_mut_slice()) {
             *out = Some(ends.out.ahead());
             *queries = ends.queries.next_ahead(shape.shared_rows());

@@ -22,8 +22,8 @@ use core::slice;
 use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
 use super::later::Later;
 use super::softmax::Total;
-use super::{Ends, Nest, Rest, Sight, Task, Trust, softmax, values};
-use crate::element::{Element, Storage, load_square, store_square};
+use super::{Nest, Rest, Sight, Steps, Task, Trust, softmax, values};
+use crate::element::{Storage, load_square, store_square};
 use crate::isa::{Isa, MAX_LANES};
 use crate::panel::{Panel, Rows, RowsMut};
 use crate::place::Place;
@@ -59,34 +59,25 @@ struct Sums<'a> {
     state: &'a mut [f32],
 }
 
-/// What the kernel does with queries and outputs, whatever their types.
-pub(super) trait Steps<S: Isa, const VECS: usize> {
-    /// Loads the rows of Q from `first` on, scaled and transposed square by square.
-    fn load(&self, s: S, first: usize, scale: f32, queries: &mut [f32]);
-
-    /// Takes in the sinks, divides, and writes the rows `rows`.
-    fn finish(&mut self, s: S, output: &[f32], state: &[f32], rows: Range<usize>, rest: Rest<'_, '_>);
-}
-
 /// As [`compute`]. Compiled once for each level, tile, and type of keys and values.
 #[inline(never)]
 pub(super) fn compute_apart<
     S: Isa,
-    K: Element,
-    V: Element,
+    K: Storage,
+    V: Storage,
     A: Arithmetic<S, K, V>,
+    E: Steps,
     const KEYS: usize,
     const VECS: usize,
 >(
     s: S,
     arithmetic: A,
     task: &mut Task<'_, K, V>,
-    later: Later,
-    steps: &mut dyn Steps<S, VECS>,
+    steps: E,
 ) {
     s.vectorize(
         #[inline(always)]
-        || compute::<S, K, V, A, _, KEYS, VECS>(s, arithmetic, task, later, steps),
+        || compute::<S, K, V, A, E, KEYS, VECS>(s, arithmetic, task, steps),
     );
 }
 
@@ -94,19 +85,19 @@ pub(super) fn compute_apart<
 #[inline(always)]
 pub(super) fn compute<
     S: Isa,
-    K: Element,
-    V: Element,
+    K: Storage,
+    V: Storage,
     A: Arithmetic<S, K, V>,
-    E: Steps<S, VECS>,
+    E: Steps,
     const KEYS: usize,
     const VECS: usize,
 >(
     s: S,
     arithmetic: A,
     task: &mut Task<'_, K, V>,
-    later: Later,
     steps: E,
 ) {
+    let later = if S::PREFETCHES { steps.later(task.shape) } else { Later::none() };
     let scoring = task.scoring();
     let sight = task.sight(scoring.sequence);
     let visits = task.visits(&sight, S::LEVEL);
@@ -159,16 +150,16 @@ macro_rules! present {
     };
 }
 
-impl<'a, S: Isa, K: Element, V: Element, A, E, const KEYS: usize, const VECS: usize> Nest<'a>
+impl<'a, S: Isa, K: Storage, V: Storage, A, E, const KEYS: usize, const VECS: usize> Nest<'a>
     for ManyRows<'_, 'a, S, K, V, A, E, KEYS, VECS>
 where
     A: Arithmetic<S, K, V>,
-    E: Steps<S, VECS>,
+    E: Steps,
 {
     #[inline(always)]
     fn load(&mut self) {
         for group in present!(self.groups) {
-            self.steps.load(self.s, group.rows.start, self.query_scale, group.queries);
+            self.steps.load::<S, VECS>(self.s, group.rows.start, self.query_scale, group.queries);
             self.arithmetic.prepare::<VECS>(group.queries);
         }
     }
@@ -284,7 +275,7 @@ where
         for group in present!(groups) {
             let Sums { output, state } = group.total.first().unwrap_or(&group.sums);
             let rest = Rest { place: &task.place, sinks: task.modifiers.sinks, reports: task.reports };
-            steps.finish(s, output, state, group.rows.clone(), rest);
+            steps.finish::<S, VECS>(s, output, state, group.rows.clone(), rest);
         }
     }
 }
@@ -433,33 +424,9 @@ fn in_rounds<T, U>(to: &mut [T], from: &[U], mut each: impl FnMut(&mut T, &U)) {
     }
 }
 
-impl<S: Isa, const VECS: usize> Steps<S, VECS> for &mut dyn Steps<S, VECS> {
-    #[inline(always)]
-    fn load(&self, s: S, first: usize, scale: f32, queries: &mut [f32]) {
-        (**self).load(s, first, scale, queries);
-    }
-
-    #[inline(always)]
-    fn finish(&mut self, s: S, output: &[f32], state: &[f32], rows: Range<usize>, rest: Rest<'_, '_>) {
-        (**self).finish(s, output, state, rows, rest);
-    }
-}
-
-impl<S: Isa, Q: Element, O: Element, const VECS: usize> Steps<S, VECS> for Ends<'_, Q, O> {
-    #[inline(always)]
-    fn load(&self, s: S, first: usize, scale: f32, queries: &mut [f32]) {
-        load_queries::<S, Q, VECS>(s, &{ self.queries }, first, scale, queries);
-    }
-
-    #[inline(always)]
-    fn finish(&mut self, s: S, output: &[f32], state: &[f32], rows: Range<usize>, rest: Rest<'_, '_>) {
-        finish::<S, O, VECS>(s, output, state, rows, rest, self.out);
-    }
-}
-
 /// The rows of Q from `first` on, scaled and transposed square by square. Compiled once for each level and type.
 #[inline(never)]
-fn load_queries<S: Isa, Q: Element, const VECS: usize>(
+pub(super) fn load_queries<S: Isa, Q: Storage, const VECS: usize>(
     s: S,
     from: &Rows<'_, Q>,
     first: usize,
@@ -504,7 +471,7 @@ fn load_queries<S: Isa, Q: Element, const VECS: usize>(
 
 /// Takes in the sinks, divides, and writes the rows `rows`. Compiled once for each level and type.
 #[inline(never)]
-fn finish<S: Isa, O: Element, const VECS: usize>(
+pub(super) fn finish<S: Isa, O: Storage, const VECS: usize>(
     s: S,
     output: &[f32],
     state: &[f32],

@@ -18,6 +18,7 @@
 //! in [`few`] the head dimension does.
 
 mod arithmetic;
+mod ends;
 mod few;
 mod later;
 mod many;
@@ -29,14 +30,15 @@ use core::ops::Range;
 use core::slice::ChunksExactMut;
 
 use arithmetic::{Arithmetic, Paired, Single};
-use half::bf16;
-use later::Later;
+pub(crate) use ends::Ends;
+use ends::{AnySteps, Steps};
+use half::{bf16, f16};
 use softmax::Total;
 
-use crate::element::Element;
+use crate::element::{ByTypes, Storage};
 use crate::extra::Extra;
-use crate::isa::{Isa, Level, MAX_LANES, Op, Pairs, PairsOp, TileOp};
-use crate::panel::{Panel, Rows, RowsMut};
+use crate::isa::{Isa, Level, MAX_LANES, Op, Pairs, PairsLevel, PairsOp, TileOp};
+use crate::panel::{Panel, RowsMut};
 use crate::place::Place;
 use crate::score::Modifiers;
 use crate::score::block::{Inspection, Scoring, Stage};
@@ -53,30 +55,37 @@ const UNROLL: usize =
 /// Whether loading and finishing are called as such and not by a table, which takes memory: where a build is likely to have one set of types.
 const DIRECT: bool = SINGLE_TILE && MAX_LANES == 1;
 
-/// One work item: what the loop nest has, which is compiled for each way to store keys and values, and what it begins and ends with,
-/// for which it calls what is compiled for each way to store queries and outputs.
-pub(crate) struct Work<'t, 'a, Q, K, V, O> {
-    pub(crate) task: &'t mut Task<'a, K, V>,
+/// One work item, but for its keys and values: [`ByTypes`] takes these. The loop nest is compiled for each way to store them, and calls what
+/// is compiled for each way to store queries and outputs.
+pub(crate) struct Work<'a, Q, O> {
+    pub(crate) level: Level,
+    /// Proof that the level has products of bf16, if they may be taken.
+    pub(crate) pairs: Option<PairsLevel>,
+    pub(crate) given: Given<'a>,
     pub(crate) ends: Ends<'a, Q, O>,
 }
 
-/// One work item as the loop nest sees it.
-pub(crate) struct Task<'a, K, V> {
+/// What a work item has whatever the types.
+pub(crate) struct Given<'a> {
     pub(crate) shape: &'a Shape,
     pub(crate) modifiers: &'a Modifiers<'a>,
     pub(crate) place: Place,
-    pub(crate) k: &'a View<'a, K>,
-    pub(crate) v: &'a View<'a, V>,
     pub(crate) chunks: Chunks<'a>,
     /// Apart from the rest, which need not lie in memory then.
     pub(crate) reports: &'a mut Reports<'a>,
     pub(crate) scratch: &'a mut [f32],
 }
 
-/// The queries of a work item, and its rows of the output.
-pub(crate) struct Ends<'a, Q, O> {
-    pub(crate) queries: Rows<'a, Q>,
-    pub(crate) out: &'a mut RowsMut<'a, O>,
+/// One work item as the loop nest sees it.
+struct Task<'a, K, V> {
+    shape: &'a Shape,
+    modifiers: &'a Modifiers<'a>,
+    place: Place,
+    k: &'a View<'a, K>,
+    v: &'a View<'a, V>,
+    chunks: Chunks<'a>,
+    reports: &'a mut Reports<'a>,
+    scratch: &'a mut [f32],
 }
 
 /// Which chunks of keys a task computes, see [`tiling::chunk`], and where what they come to is kept.
@@ -225,13 +234,90 @@ impl<'a> Visits<'a> {
     }
 }
 
-impl<Q: Element, K: Element, V: Element, O: Element> Op for Work<'_, '_, Q, K, V, O> {
+impl<'a, Q: Storage, O: Storage> ByTypes<'a> for Work<'a, Q, O> {
     #[inline(always)]
-    fn run<S: Isa>(mut self, s: S) {
+    fn f32(mut self, k: &'a View<'a, f32>, v: &'a View<'a, f32>) {
+        if DIRECT {
+            self.mixed(k, v);
+        } else {
+            compute_f32(self.level, &mut self.given.with(k, v), &mut self.ends);
+        }
+    }
+
+    #[inline(always)]
+    fn f16(mut self, k: &'a View<'a, f16>, v: &'a View<'a, f16>) {
+        if DIRECT {
+            self.mixed(k, v);
+        } else {
+            compute_f16(self.level, &mut self.given.with(k, v), &mut self.ends);
+        }
+    }
+
+    #[inline(always)]
+    fn bf16(mut self, k: &'a View<'a, bf16>, v: &'a View<'a, bf16>) {
+        if DIRECT {
+            self.mixed(k, v);
+        } else {
+            compute_bf16(self.level, self.pairs, &mut self.given.with(k, v), &mut self.ends);
+        }
+    }
+
+    #[inline(always)]
+    fn mixed<K: Storage, V: Storage>(mut self, k: &'a View<'a, K>, v: &'a View<'a, V>) {
+        let task = &mut self.given.with(k, v);
+        if DIRECT {
+            self.level.dispatch(OfTask { task, steps: self.ends });
+        } else {
+            compute(self.level, task, &mut self.ends);
+        }
+    }
+}
+
+#[inline(never)]
+fn compute_f32(level: Level, task: &mut Task<'_, f32, f32>, steps: &mut dyn AnySteps) {
+    compute(level, task, steps);
+}
+
+#[inline(never)]
+fn compute_f16(level: Level, task: &mut Task<'_, f16, f16>, steps: &mut dyn AnySteps) {
+    compute(level, task, steps);
+}
+
+#[inline(never)]
+fn compute_bf16(
+    level: Level,
+    pairs: Option<PairsLevel>,
+    task: &mut Task<'_, bf16, bf16>,
+    steps: &mut dyn AnySteps,
+) {
+    match pairs {
+        Some(pairs) => pairs.dispatch(OfTask { task, steps }),
+        None => compute(level, task, steps),
+    }
+}
+
+/// By a table.
+#[inline(always)]
+fn compute<K: Storage, V: Storage>(level: Level, task: &mut Task<'_, K, V>, steps: &mut dyn AnySteps) {
+    // Else it would be compiled all the same.
+    if !DIRECT {
+        level.dispatch(OfTask { task, steps });
+    }
+}
+
+/// A task, and what is done with its queries and outputs.
+struct OfTask<'t, 'a, K, V, E> {
+    task: &'t mut Task<'a, K, V>,
+    steps: E,
+}
+
+impl<K: Storage, V: Storage, E: Steps> Op for OfTask<'_, '_, K, V, E> {
+    #[inline(always)]
+    fn run<S: Isa>(self, s: S) {
         let Place { count, .. } = self.task.place;
         // Rows that are few with pairs are few without.
         match Kernel::of(count, self.task.shape.shared_rows(), S::LEVEL, false) {
-            Kernel::Few => few::compute(s, self.task, &mut self.ends),
+            Kernel::Few => few::compute(s, self.task, self.steps),
             Kernel::Many => {
                 s.with_tile(Tile::of(S::LEVEL).vecs_for(count), OfTile { s, work: self, arithmetic: Single })
             }
@@ -240,7 +326,7 @@ impl<Q: Element, K: Element, V: Element, O: Element> Op for Work<'_, '_, Q, K, V
 }
 
 /// A task of many rows, with products of bf16.
-impl<Q: Element, O: Element> PairsOp for Work<'_, '_, Q, bf16, bf16, O> {
+impl<E: Steps> PairsOp for OfTask<'_, '_, bf16, bf16, E> {
     #[inline(always)]
     fn run<S: Pairs>(self, s: S) {
         let vecs = Tile::of(S::LEVEL).vecs_for(self.task.place.count);
@@ -248,28 +334,35 @@ impl<Q: Element, O: Element> PairsOp for Work<'_, '_, Q, bf16, bf16, O> {
     }
 }
 
-struct OfTile<'t, 'a, S, Q, K, V, O, A> {
+struct OfTile<'t, 'a, S, K, V, E, A> {
     s: S,
-    work: Work<'t, 'a, Q, K, V, O>,
+    work: OfTask<'t, 'a, K, V, E>,
     arithmetic: A,
 }
 
-impl<S: Isa, Q: Element, K: Element, V: Element, O: Element, A: Arithmetic<S, K, V>> TileOp
-    for OfTile<'_, '_, S, Q, K, V, O, A>
+impl<S: Isa, K: Storage, V: Storage, E: Steps, A: Arithmetic<S, K, V>> TileOp
+    for OfTile<'_, '_, S, K, V, E, A>
 {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
-        let Work { task, mut ends } = self.work;
-        let later = Later::of::<S, _, _>(task.shape, &ends);
+        let OfTask { task, steps } = self.work;
         if DIRECT {
-            many::compute::<S, K, V, A, _, KEYS, VECS>(self.s, self.arithmetic, task, later, ends);
+            many::compute::<S, K, V, A, E, KEYS, VECS>(self.s, self.arithmetic, task, steps);
         } else {
-            many::compute_apart::<S, K, V, A, KEYS, VECS>(self.s, self.arithmetic, task, later, &mut ends);
+            many::compute_apart::<S, K, V, A, E, KEYS, VECS>(self.s, self.arithmetic, task, steps);
         }
     }
 }
 
-impl<'a, K: Element, V: Element> Task<'a, K, V> {
+impl<'a> Given<'a> {
+    #[inline(always)]
+    fn with<K, V>(self, k: &'a View<'a, K>, v: &'a View<'a, V>) -> Task<'a, K, V> {
+        let Self { shape, modifiers, place, chunks, reports, scratch } = self;
+        Task { shape, modifiers, place, k, v, chunks, reports, scratch }
+    }
+}
+
+impl<'a, K: Storage, V: Storage> Task<'a, K, V> {
     fn storage(&self) -> KvStorage {
         if K::WIDENS || V::WIDENS { KvStorage::Narrow } else { KvStorage::F32 }
     }
@@ -341,7 +434,7 @@ impl Sight {
     }
 }
 
-impl<O: Element> Results<'_, O> {
+impl<O: Storage> Results<'_, O> {
     /// Those of a task that leaves them to others.
     pub(crate) fn none() -> Self {
         Self { out: RowsMut::none(), reports: Reports { lse: Extra::NONE, inspection: Extra::NONE } }

@@ -20,7 +20,7 @@ use super::UNROLL;
 use super::arithmetic::MulAdd;
 use core::marker::PhantomData;
 
-use crate::element::{Element, Storage, load_part};
+use crate::element::{Storage, load_part};
 use crate::isa::Isa;
 use crate::panel::Panel;
 use crate::tiling::SINGLE_TILE;
@@ -138,7 +138,7 @@ pub(super) fn holds_nan<S: Isa>(s: S, numbers: &[f32]) -> bool {
 
 /// Whether no number of the panel is infinite or NaN.
 #[inline(never)]
-pub(super) fn is_finite<S: Isa, V: Element>(s: S, panel: Panel<'_, V>) -> bool {
+pub(super) fn is_finite<S: Isa, V: Storage>(s: S, panel: Panel<'_, V>) -> bool {
     let mut finite = true;
     s.vectorize(
         #[inline(always)]

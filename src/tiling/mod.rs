@@ -147,13 +147,14 @@ impl Tile {
         if self.lanes == 16 { self.rest_rows } else { 0 }
     }
 
-    /// Vectors of the groups of a work item of so many rows.
+    /// Vectors of the groups of a work item of so many rows, which are more than `rest_rows` (what a compiler that doesn't know it
+    /// would else keep tiles for).
     pub(crate) const fn vecs_for(&self, rows: usize) -> usize {
         if SINGLE_TILE {
             self.vecs
-        } else if rows <= self.lanes {
+        } else if rows <= self.lanes && self.rest_rows < self.lanes {
             1
-        } else if rows <= self.lanes * self.half {
+        } else if rows <= self.lanes * self.half && self.rest_rows < self.lanes * self.half {
             self.half
         } else {
             self.vecs

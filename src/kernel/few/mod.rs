@@ -21,9 +21,9 @@ use values::{Source, accumulate};
 
 use super::softmax::{Total, merge, safe_maximum, weigh};
 use super::values::{holds_nan, is_finite};
-use super::{Ends, Nest, Rest, Sight, Task, Trust};
+use super::{Nest, Rest, Sight, Steps, Task, Trust};
 use crate::ahead::{Ahead, LINE};
-use crate::element::{Element, load_part, store_part};
+use crate::element::{Storage, load_part, store_part};
 use crate::isa::{Isa, Level};
 use crate::math::exp;
 use crate::panel::{Panel, Rows, RowsMut};
@@ -37,22 +37,9 @@ const AHEAD: usize = 16 << 10;
 /// Keys and values of so many bytes, in the whole call, are taken to lie in a cache that cores share.
 const SHARED: usize = 16 << 20;
 
-/// What the kernel does with queries and outputs, whatever their types.
-pub(super) trait Steps<S: Isa> {
-    /// Loads Q, scaled: for rows that go together, `[head_dim vectors][rows]`.
-    fn load(&self, s: S, dim: usize, scale: f32, queries: &mut [f32]);
-
-    /// Takes in the sinks, divides, and writes the rows.
-    fn finish(&mut self, s: S, output: &[f32], state: &State<'_>, rest: Rest<'_, '_>);
-}
-
 /// Computes a task. Compiled once for each level, and type of keys and values.
 #[inline(never)]
-pub(super) fn compute<S: Isa, K: Element, V: Element>(
-    s: S,
-    task: &mut Task<'_, K, V>,
-    steps: &mut dyn Steps<S>,
-) {
+pub(super) fn compute<S: Isa, K: Storage, V: Storage, E: Steps>(s: S, task: &mut Task<'_, K, V>, steps: E) {
     s.vectorize(
         #[inline(always)]
         || {
@@ -86,10 +73,10 @@ pub(super) fn compute<S: Isa, K: Element, V: Element>(
 }
 
 /// What passes are lent lies apart, so that the rest need not lie in memory.
-struct FewRows<'r, 'a, S, K, V> {
+struct FewRows<'r, 'a, S, K, V, E> {
     s: S,
     task: &'r mut Task<'a, K, V>,
-    steps: &'r mut dyn Steps<S>,
+    steps: E,
     scoring: &'r Scoring<'a>,
     sight: Sight,
     sizes: Few,
@@ -103,11 +90,11 @@ struct FewRows<'r, 'a, S, K, V> {
     total: &'r mut Sums<'a>,
 }
 
-impl<'a, S: Isa, K: Element, V: Element> Nest<'a> for FewRows<'_, 'a, S, K, V> {
+impl<'a, S: Isa, K: Storage, V: Storage, E: Steps> Nest<'a> for FewRows<'_, 'a, S, K, V, E> {
     #[inline(always)]
     fn load(&mut self) {
         let Self { s, task, steps, queries, .. } = self;
-        steps.load(*s, task.shape.head_dim, task.modifiers.scale, queries);
+        steps.load_few(*s, task.shape.head_dim, task.modifiers.scale, queries);
     }
 
     #[inline(always)]
@@ -174,9 +161,9 @@ impl<'a, S: Isa, K: Element, V: Element> Nest<'a> for FewRows<'_, 'a, S, K, V> {
 
     #[inline(always)]
     fn finish(self) {
-        let Self { s, task, steps, total, .. } = self;
+        let Self { s, task, mut steps, total, .. } = self;
         let rest = Rest { place: &task.place, sinks: task.modifiers.sinks, reports: task.reports };
-        steps.finish(s, total.output, &total.state, rest);
+        steps.finish_few(s, total.output, &total.state, rest);
     }
 }
 
@@ -267,21 +254,15 @@ fn together(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows).step_by(most).map(move |first| (first, (rows - first).min(most)))
 }
 
-impl<S: Isa, Q: Element, O: Element> Steps<S> for Ends<'_, Q, O> {
-    #[inline(always)]
-    fn load(&self, s: S, dim: usize, scale: f32, queries: &mut [f32]) {
-        load_queries(s, &self.queries, dim, scale, queries);
-    }
-
-    #[inline(always)]
-    fn finish(&mut self, s: S, output: &[f32], state: &State<'_>, rest: Rest<'_, '_>) {
-        finish(s, output, state, rest, self.out);
-    }
-}
-
 /// Q, scaled: for rows that go together, `[head_dim vectors][rows]`. Compiled once for each level and type.
 #[inline(never)]
-fn load_queries<S: Isa, Q: Element>(s: S, from: &Rows<'_, Q>, dim: usize, scale: f32, queries: &mut [f32]) {
+pub(super) fn load_queries<S: Isa, Q: Storage>(
+    s: S,
+    from: &Rows<'_, Q>,
+    dim: usize,
+    scale: f32,
+    queries: &mut [f32],
+) {
     s.vectorize(
         #[inline(always)]
         || {
@@ -307,7 +288,7 @@ fn load_queries<S: Isa, Q: Element>(s: S, from: &Rows<'_, Q>, dim: usize, scale:
 
 /// Takes in the sinks, divides, and writes the rows. Compiled once for each level and type.
 #[inline(never)]
-fn finish<S: Isa, O: Element>(
+pub(super) fn finish<S: Isa, O: Storage>(
     s: S,
     output: &[f32],
     state: &State<'_>,

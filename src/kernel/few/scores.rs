@@ -8,7 +8,7 @@
 
 use super::{fetch, step, together};
 use crate::ahead::Ahead;
-use crate::element::{Element, load_part};
+use crate::element::{Storage, load_part};
 use crate::isa::{Isa, MAX_LANES};
 use crate::panel::Panel;
 use crate::place::Heads;
@@ -23,7 +23,7 @@ const SUMS: usize = {
 /// `scores[row][key] = q·k` for all rows and the keys of a panel of so many heads; the lanes past its last key get some number.
 /// Several heads take some keys at a time.
 #[inline(never)]
-pub(super) fn products<S: Isa, K: Element>(
+pub(super) fn products<S: Isa, K: Storage>(
     s: S,
     (keys, heads): (Panel<'_, K>, Heads),
     queries: &[f32],
@@ -65,7 +65,7 @@ pub(super) fn products<S: Isa, K: Element>(
 
 /// [`dot`] for rows that go together, with the key that the scores of a row begin with.
 #[inline(always)]
-fn dots<S: Isa, K: Element, const FAR: bool>(
+fn dots<S: Isa, K: Storage, const FAR: bool>(
     s: S,
     keys: Panel<'_, K>,
     queries: &[S::F],
@@ -91,7 +91,7 @@ fn dots<S: Isa, K: Element, const FAR: bool>(
 /// For `ROWS` rows that go together, `KEYS` keys at a time: vectors of sums, reduced when there are `LANES` of them. Gives what is
 /// fetched next.
 #[inline(always)]
-fn dot<S: Isa, K: Element, const ROWS: usize, const KEYS: usize, const FAR: bool>(
+fn dot<S: Isa, K: Storage, const ROWS: usize, const KEYS: usize, const FAR: bool>(
     s: S,
     keys: Panel<'_, K>,
     queries: &[S::F],

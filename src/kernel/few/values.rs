@@ -8,7 +8,7 @@
 
 use super::{fetch, step, together};
 use crate::ahead::{Ahead, LINE};
-use crate::element::{Element, load_part};
+use crate::element::{Storage, load_part};
 use crate::isa::Isa;
 use crate::panel::Panel;
 use crate::place::Heads;
@@ -28,7 +28,7 @@ pub(super) enum Source<'a> {
 
 /// `output[row][c] = factor[row] · output[row][c] + Σ_key weights[row][key] · values[key][c]`, with a panel of so many heads.
 #[inline(never)]
-pub(super) fn accumulate<S: Isa, V: Element>(
+pub(super) fn accumulate<S: Isa, V: Storage>(
     s: S,
     (values, heads): (Panel<'_, V>, Heads),
     weights: &[f32],
@@ -101,7 +101,7 @@ struct Pass<'a, S, V> {
     carried: bool,
 }
 
-impl<S: Isa, V: Element> Pass<'_, S, V> {
+impl<S: Isa, V: Storage> Pass<'_, S, V> {
     /// All rows, of which the first that go together fetch for all.
     #[inline(always)]
     fn groups(&self, weights: &[f32], factors: &[f32], output: &mut [f32], mut ahead: Option<&mut Ahead>) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The inner loops of the NEON level, by the assembly of an example: python3 .ci/neon.py FILE.s
+"""The inner loops of the NEON level, by the assembly of the library and of an example: python3 .ci/neon.py FILE.s...
 
 Fails if one of them keeps a vector on the stack, takes more instructions than it did, or converts halves otherwise than by
 vectors. Prints what llvm-mca estimates for two cores; a Cortex-A76 is by LLVM's model of the Neoverse N1, which is the same
@@ -75,7 +75,7 @@ def estimate(loop, core):
 
 
 def main():
-    file = list(functions(sys.argv[1]))
+    file = [function for path in sys.argv[1:] for function in functions(path)]
     wrong = []
     print("| loop | multiply-adds | instructions |", " | ".join(f"{core}: cycles, of its peak" for core in CORES), "|")
     print("|---|---|---|" + "---|" * len(CORES))

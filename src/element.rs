@@ -91,19 +91,19 @@ pub trait Storage: Factor + Send + Sync + 'static {
     /// Does `op` for keys of this type, and values of another or the same.
     fn of_keys<'a, V: Storage>(k: &'a View<'a, Self>, v: &'a View<'a, V>, op: impl ByTypes<'a>);
 
-    /// Does `op` for values of this type.
+    /// Does `op` for values of this type and keys of f32.
     #[inline(always)]
     fn beside_f32<'a>(k: &'a View<'a, f32>, v: &'a View<'a, Self>, op: impl ByTypes<'a>) {
         op.mixed(k, v);
     }
 
-    /// Does `op` for values of this type.
+    /// Does `op` for values of this type and keys of f16.
     #[inline(always)]
     fn beside_f16<'a>(k: &'a View<'a, f16>, v: &'a View<'a, Self>, op: impl ByTypes<'a>) {
         op.mixed(k, v);
     }
 
-    /// Does `op` for values of this type.
+    /// Does `op` for values of this type and keys of bf16.
     #[inline(always)]
     fn beside_bf16<'a>(k: &'a View<'a, bf16>, v: &'a View<'a, Self>, op: impl ByTypes<'a>) {
         op.mixed(k, v);

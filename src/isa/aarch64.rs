@@ -53,8 +53,7 @@ impl Isa for Neon {
     fn with_tile(self, vecs: usize, op: impl TileOp) {
         match vecs {
             4 => op.run::<6, 4>(),
-            2 => op.run::<8, 2>(),
-            _ => op.run::<8, 1>(),
+            _ => op.run::<8, 2>(),
         }
     }
 

@@ -58,11 +58,8 @@ macro_rules! isa {
             }
 
             #[inline(always)]
-            fn with_tile(self, vecs: usize, op: impl TileOp) {
-                match vecs {
-                    4 => op.run::<2, 4>(),
-                    _ => op.run::<4, 1>(),
-                }
+            fn with_tile(self, _: usize, op: impl TileOp) {
+                op.run::<2, 4>();
             }
 
             #[inline(always)]

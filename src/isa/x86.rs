@@ -199,11 +199,8 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn with_tile(self, vecs: usize, op: impl TileOp) {
-        match vecs {
-            2 => op.run::<6, 2>(),
-            _ => op.run::<8, 1>(),
-        }
+    fn with_tile(self, _: usize, op: impl TileOp) {
+        op.run::<6, 2>();
     }
 
     #[inline(always)]

@@ -8,7 +8,6 @@ use crate::element::Storage;
 use crate::isa::{Isa, Level, Op, TileOp};
 use crate::panel::{Rows, RowsMut};
 use crate::shape::Shape;
-use crate::tiling::Tile;
 
 /// The queries of a work item, and its rows of the output.
 pub(crate) struct Ends<'a, Q, O> {
@@ -52,10 +51,24 @@ pub(super) trait AnySteps {
 
 /// One of [`Steps`].
 pub(super) enum Step<'s, 'a> {
+    /// With so many vectors of rows.
+    Many(usize, ManyStep<'s, 'a>),
+    LoadFew {
+        dim: usize,
+        scale: f32,
+        queries: &'s mut [f32],
+    },
+    FinishFew {
+        output: &'s [f32],
+        state: &'s few::State<'s>,
+        rest: Rest<'s, 'a>,
+    },
+}
+
+/// One of [`Steps`] of many rows.
+pub(super) enum ManyStep<'s, 'a> {
     Load { first: usize, scale: f32, queries: &'s mut [f32] },
     Finish { output: &'s [f32], state: &'s [f32], rows: Range<usize>, rest: Rest<'s, 'a> },
-    LoadFew { dim: usize, scale: f32, queries: &'s mut [f32] },
-    FinishFew { output: &'s [f32], state: &'s few::State<'s>, rest: Rest<'s, 'a> },
 }
 
 impl<Q: Storage, O: Storage> Steps for Ends<'_, Q, O> {
@@ -92,10 +105,11 @@ impl<Q: Storage, O: Storage> Steps for Ends<'_, Q, O> {
     }
 }
 
+/// A vector instruction set is the proof of its level.
 impl Steps for &mut (dyn AnySteps + '_) {
     #[inline(always)]
     fn load<S: Isa, const VECS: usize>(&mut self, _: S, first: usize, scale: f32, queries: &mut [f32]) {
-        self.take(S::LEVEL, Step::Load { first, scale, queries });
+        self.take(S::LEVEL, Step::Many(VECS, ManyStep::Load { first, scale, queries }));
     }
 
     #[inline(always)]
@@ -107,7 +121,7 @@ impl Steps for &mut (dyn AnySteps + '_) {
         rows: Range<usize>,
         rest: Rest<'_, '_>,
     ) {
-        self.take(S::LEVEL, Step::Finish { output, state, rows, rest });
+        self.take(S::LEVEL, Step::Many(VECS, ManyStep::Finish { output, state, rows, rest }));
     }
 
     #[inline(always)]
@@ -147,29 +161,26 @@ impl<Q: Storage, O: Storage> Op for OfStep<'_, '_, '_, Ends<'_, Q, O>> {
         match self.step {
             Step::LoadFew { dim, scale, queries } => self.ends.load_few(s, dim, scale, queries),
             Step::FinishFew { output, state, rest } => self.ends.finish_few(s, output, state, rest),
-            Step::Load { .. } | Step::Finish { .. } => {
-                let vecs = Tile::of(S::LEVEL).vecs_for(self.ends.queries.place().count);
-                s.with_tile(vecs, StepOfTile { s, of: self });
-            }
+            Step::Many(vecs, step) => s.with_tile(vecs, StepOfTile { s, step, ends: self.ends }),
         }
     }
 }
 
 struct StepOfTile<'t, 's, 'a, S, E> {
     s: S,
-    of: OfStep<'t, 's, 'a, E>,
+    step: ManyStep<'s, 'a>,
+    ends: &'t mut E,
 }
 
 impl<S: Isa, E: Steps> TileOp for StepOfTile<'_, '_, '_, S, E> {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
-        let Self { s, of: OfStep { step, ends } } = self;
+        let Self { s, step, ends } = self;
         match step {
-            Step::Load { first, scale, queries } => ends.load::<S, VECS>(s, first, scale, queries),
-            Step::Finish { output, state, rows, rest } => {
+            ManyStep::Load { first, scale, queries } => ends.load::<S, VECS>(s, first, scale, queries),
+            ManyStep::Finish { output, state, rows, rest } => {
                 ends.finish::<S, VECS>(s, output, state, rows, rest);
             }
-            Step::LoadFew { .. } | Step::FinishFew { .. } => {}
         }
     }
 }

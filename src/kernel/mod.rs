@@ -296,7 +296,7 @@ fn compute_bf16(
     }
 }
 
-/// By a table.
+/// Runs the nest, which takes its steps by a table.
 #[inline(always)]
 fn compute<K: Storage, V: Storage>(level: Level, task: &mut Task<'_, K, V>, steps: &mut dyn AnySteps) {
     // Else it would be compiled all the same.

@@ -159,7 +159,7 @@ impl Many {
     }
 }
 
-/// With groups of `vecs` vectors, which is the tile's number or 1.
+/// With groups of `vecs` vectors.
 pub(crate) const fn many(shape: &Shape, level: Level, storage: KvStorage, vecs: usize) -> Many {
     many_of(shape, shape.shared_rows(), level, storage, vecs)
 }

@@ -7,10 +7,12 @@
 //! | level | tiles | registers | why |
 //! |---|---|---|---|
 //! | AVX-512 | 8 × 3, 12 × 2, 12 × 1 | 28 of 32 | 8 × 3 and 6 × 4 are equally fast (11 and 10 loads for 24 multiply-adds); 8 divides head dimensions, and 48 rows of Q at d 128 leave room in a first-level cache of 32 KiB |
-//! | AVX2 | 6 × 2, 8 × 1 | 15 of 16 | 4 × 3 and 3 × 4 spill: 64 % of the peak where 6 × 2 has 93 % |
-//! | NEON | 6 × 4, 8 × 2, 8 × 1 | 29 of 32 | 10 loads for 24 multiply-adds; not measured on hardware |
-//! | simd128 | 2 × 4, 4 × 1 | 13 of 16 | engines compile 12 accumulators to spills |
+//! | AVX2 | 6 × 2 | 15 of 16 | 4 × 3 and 3 × 4 spill: 64 % of the peak where 6 × 2 has 93 % |
+//! | NEON | 6 × 4, 8 × 2 | 29 of 32 | 10 loads for 24 multiply-adds; not measured on hardware |
+//! | simd128 | 2 × 4 | 13 of 16 | engines compile 12 accumulators to spills |
 //! | scalar | 4 × 4, 4 × 1; 4 × 3 alone | 21 of 32 | Cortex-M4F; groups of 3 heads, and 1 and 2, waste less of 4 × 3 |
+//!
+//! Where a vector of rows has no tile, as many rows are few.
 //!
 //! The last keys of a block, if they are four or fewer, have a tile of four of their own: at AVX2 16 tokens take 3 % less.
 
@@ -147,14 +149,13 @@ impl Tile {
         if self.lanes == 16 { self.rest_rows } else { 0 }
     }
 
-    /// Vectors of the groups of a work item of so many rows, which are more than `rest_rows` (what a compiler that doesn't know it
-    /// would else keep tiles for).
+    /// Vectors of the groups of a work item of so many rows.
     pub(crate) const fn vecs_for(&self, rows: usize) -> usize {
         if SINGLE_TILE {
             self.vecs
-        } else if rows <= self.lanes && self.rest_rows < self.lanes {
+        } else if rows <= self.lanes {
             1
-        } else if rows <= self.lanes * self.half && self.rest_rows < self.lanes * self.half {
+        } else if rows <= self.lanes * self.half {
             self.half
         } else {
             self.vecs

@@ -13,11 +13,11 @@ import sys
 CORES = {"Cortex-A76": ("neoverse-n1", 2), "Apple": ("apple-m1", 3)}
 ROUNDS = 200
 
-# What the loop does, the function, what its name must have, what its loop must have, instructions for a multiply-add at most.
+# What the loop does, the function, what its name must match, what its loop must have, instructions for a multiply-add at most.
 HALF, BRAIN = "half8binary163f16", "half6bfloat4bf16"
 LOOPS = [
-    ("prompt: scores, 6 keys × 4 vectors", "6scores8products", "Kj6_Kj4_", "fmla", 1.6),
-    ("prompt: values, 6 columns × 4 vectors", "6values10accumulate", "Kj6_Kj4_Kb0_", "fmla", 1.4),
+    ("prompt, f32: scores, 6 keys × 4 vectors", "6scores8products", "Neonf.*Kj6_Kj4_", "fmla", 1.6),
+    ("prompt, f32: values, 6 columns × 4 vectors", "6values10accumulate", "Neonf.*Kj6_Kj4_Kb0_", "fmla", 1.4),
     ("decode, f32: 4 keys × 4 rows", "3few6scores8products", "NeonfE", "fmla", 1.9),
     ("decode, f16: 4 keys × 4 rows", "3few6scores8products", HALF, "fcvtl", 2.3),
     ("decode, bf16: 4 keys × 4 rows", "3few6scores8products", BRAIN, "shll", 2.3),
@@ -60,7 +60,7 @@ def hottest(file, function, named):
     loops = [
         loop
         for name, lines in file
-        if function in name and "Neon" in name and named in name
+        if function in name and "Neon" in name and re.search(named, name)
         for loop in inner_loops(lines)
         if not any(re.match(r"\t(bsl|bit|bif|fcm\w\w|cm[lg][te])\b", line) for line in loop)
     ]

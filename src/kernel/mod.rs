@@ -71,7 +71,6 @@ pub(crate) struct Given<'a> {
     pub(crate) modifiers: &'a Modifiers<'a>,
     pub(crate) place: Place,
     pub(crate) chunks: Chunks<'a>,
-    /// Apart from the rest, which need not lie in memory then.
     pub(crate) reports: &'a mut Reports<'a>,
     pub(crate) scratch: &'a mut [f32],
 }
@@ -84,6 +83,7 @@ struct Task<'a, K, V> {
     k: &'a View<'a, K>,
     v: &'a View<'a, V>,
     chunks: Chunks<'a>,
+    /// Apart from the rest, which need not lie in memory then.
     reports: &'a mut Reports<'a>,
     scratch: &'a mut [f32],
 }

@@ -31,7 +31,7 @@ pub(crate) struct Tile {
     pub(crate) lanes: usize,
     /// Vectors of rows in a group: the greatest `VECS` of [`crate::isa::Isa::with_tile`].
     pub(crate) vecs: usize,
-    /// The next smaller number of vectors that has a tile.
+    /// The next smaller number of vectors that has a tile; none is chosen, and none is there, where as many rows are few.
     pub(crate) half: usize,
     /// Groups that share a block of K and V while it is in the nearest caches: two are 5 % faster than one where K and V
     /// of a head outgrow the second-level cache, and 1 % slower where not.

@@ -12,6 +12,9 @@ use crate::ahead::{Ahead, RowsAhead, lines_of};
 use crate::place::Place;
 use crate::view::{Strides, View, ViewMut};
 
+/// Bytes between rows that lie close together at most.
+const DENSE: usize = 1024;
+
 /// `rows` × `cols` numbers, rows `stride` apart.
 ///
 /// Invariant: `rows ≥ 1`, `cols ≥ 1`, and `(rows - 1) · stride + cols ≤ data.len()`, so every element is inside `data`.
@@ -34,6 +37,12 @@ impl<'a, T> Panel<'a, T> {
     #[inline(always)]
     pub(crate) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Whether rows lie close together: fetching those that lie in other pages ahead costs more than it gains.
+    #[inline(always)]
+    pub(crate) fn is_dense(&self) -> bool {
+        self.stride <= DENSE / size_of::<T>()
     }
 
     /// Rows `first..first + rows`; `None` if there are none, or not so many.
@@ -239,18 +248,23 @@ pub(crate) struct Strips<'a, const COLS: usize, T = f32> {
 }
 
 impl<'a, const COLS: usize, T> Strips<'a, COLS, T> {
-    /// Each strip with the item of `with` beside it, until either ends; `UNROLL` strips to a round of the loop.
+    /// Each strip with the item of `with` beside it, until either ends; `UNROLL` strips to a round of the loop. `fetch`
+    /// is told where the strip `ahead` after each would lie.
     #[inline(always)]
     pub(crate) fn zip_each<const UNROLL: usize, U>(
         self,
         with: &[U],
+        ahead: usize,
+        fetch: impl Fn(*const u8),
         mut each: impl FnMut(&'a [T; COLS], &U),
     ) {
         let with = with.get(..self.rows).unwrap_or(with);
         let (rounds, rest) = with.as_chunks::<UNROLL>();
+        let ahead = ahead.wrapping_mul(self.stride);
         let mut next = self.first;
         for items in rounds {
             for item in items {
+                fetch(next.wrapping_add(ahead).cast());
                 // SAFETY: a strip is read for each item, and there are at most `rows` items, `stride` apart.
                 each(unsafe { &*next.cast::<[T; COLS]>() }, item);
                 // Past the last strip the pointer may leave the data, where it is not read.
@@ -563,10 +577,12 @@ mod tests {
         assert!(panel.pairs().is_none());
         assert_eq!(Panel::new(&data, 8, 2, 4).unwrap().pairs().unwrap().row(1), [[8.0, 9.0], [10.0, 11.0]]);
         let mut seen = Vec::new();
-        panel
-            .strips::<2>(1)
-            .unwrap()
-            .zip_each::<2, _>(&[0, 1, 2, 3], |strip, &item| seen.push((*strip, item)));
+        panel.strips::<2>(1).unwrap().zip_each::<2, _>(
+            &[0, 1, 2, 3],
+            1,
+            |_| {},
+            |strip, &item| seen.push((*strip, item)),
+        );
         assert_eq!(seen, [([1.0, 2.0], 0), ([8.0, 9.0], 1), ([15.0, 16.0], 2)]);
         assert_eq!(panel.iter().count(), 3);
         let mut seen = Vec::new();

@@ -20,7 +20,7 @@ use crate::place::{Heads, Place};
 use crate::score::Modifiers;
 use crate::score::block::Stage;
 use crate::shape::Shape;
-use crate::tiling::{CHUNKS, Cuts, Kernel, KvStorage, Split, THREADS, div_rem, heads_together};
+use crate::tiling::{CHUNKS, Cuts, Kernel, KvStorage, Split, THREADS, div_rem, groups, heads_together};
 use crate::view::{Extent, Strides, View, ViewMut};
 
 /// A call whose every size, stride and slice has been checked: what [`Attention::bind`](crate::Attention::bind) returns.
@@ -155,6 +155,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
 
     /// How many threads will draw the [`items`](Self::items), for their number: with few threads they may be greater. 32 unless this is
     /// called, at least 1. The bits stay the same, and [`run`](Self::run) is one thread whatever was said.
+    ///
+    /// Items of a prompt have up to 192 rows of a KV head (AVX-512), 128 (AVX2) or 64 (NEON, wasm), which share each block of keys and
+    /// values, as long as eight items are left to each of several threads: the more, the less is read and widened.
     ///
     /// Items of a few rows, as a decoded token has, are of several KV heads where their keys and values lie beside each other,
     /// `[row, head, dim]`, are more than 1 MiB, and leave two items to each of several threads: a head at a time would be read
@@ -295,7 +298,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
 
     /// The work items, each once: together they are the whole call. They write disjoint rows, or share rows by
     /// [`split_kv`](Self::split_kv), so they may run in any order and on any threads; the bits do not depend on it. About equal in
-    /// work but for what limits and lengths hide. Those of a few rows may have several KV heads, see [`threads`](Self::threads).
+    /// work but for what limits and lengths hide. How many there are depends on [`threads`](Self::threads).
     ///
     /// ```
     /// use gqa::{Attention, Shape, View, ViewMut};
@@ -327,7 +330,8 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
 
     /// The items for so many threads.
     fn items_of(&mut self, threads: usize) -> Items<'_, 'a, Q, K, V, O> {
-        let cuts = Cuts::of(self.shape.shared_rows(), self.level, self.pairs.is_some());
+        let groups = groups(&self.shape, self.level, threads);
+        let cuts = Cuts::of(self.shape.shared_rows(), groups, self.level, self.pairs.is_some());
         let tiles = cuts.count();
         let split = CHUNKS && self.inspection.is_none();
         let chunks = self.partials.as_ref().filter(|_| split).map_or(1, Partials::chunks);

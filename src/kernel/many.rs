@@ -103,12 +103,23 @@ pub(super) fn compute<
     let visits = task.visits(&sight, S::LEVEL);
     let sizes = many(task.shape, S::LEVEL, task.storage(), VECS);
     let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
-    let count = task.place.count;
+    let all = task.place.count;
+    let rows = |index: usize| {
+        let start = (index * S::LANES * VECS).min(all);
+        start..(start + S::LANES * VECS).min(all)
+    };
     let mut groups: [Group<'_>; MAX_GROUPS] = core::array::from_fn(|index| {
-        let start = (index * S::LANES * VECS).min(count);
-        let rows = start..(start + S::LANES * VECS).min(count);
-        if rows.is_empty() { Group::none() } else { Group::new(&mut carver, &sizes, task.place, rows) }
+        if MAX_GROUPS > 1 {
+            return Group::none();
+        }
+        Group::new(&mut carver, &sizes, task.place, rows(index), true)
     });
+    let count = all.div_ceil(S::LANES * VECS);
+    if MAX_GROUPS > 1 {
+        for (index, to) in first(&mut groups, count).iter_mut().enumerate() {
+            *to = Group::new(&mut carver, &sizes, task.place, rows(index), index < sizes.totals);
+        }
+    }
     let wide = carver.take(sizes.wide);
     let (query_scale, score_scale) = A::scales(task.modifiers.scale);
     visits.run(ManyRows::<S, K, V, A, E, KEYS, VECS> {
@@ -119,6 +130,7 @@ pub(super) fn compute<
         sight,
         sizes,
         groups: &mut groups,
+        count,
         wide,
         query_scale,
         score_scale,
@@ -136,6 +148,8 @@ struct ManyRows<'r, 'a, S, K, V, A, E, const KEYS: usize, const VECS: usize> {
     sight: Sight,
     sizes: Many,
     groups: &'r mut [Group<'a>; MAX_GROUPS],
+    /// Groups that there are.
+    count: usize,
     wide: &'a mut [f32],
     query_scale: f32,
     score_scale: f32,
@@ -143,11 +157,27 @@ struct ManyRows<'r, 'a, S, K, V, A, E, const KEYS: usize, const VECS: usize> {
     arithmetic: A,
 }
 
-/// The groups that there are.
-macro_rules! present {
-    ($groups:expr) => {
-        $groups.iter_mut().filter(|group| !group.rows.is_empty())
-    };
+/// The first groups, as many as an item has.
+#[inline(always)]
+fn first<'g, 'a>(groups: &'g mut [Group<'a>; MAX_GROUPS], count: usize) -> &'g mut [Group<'a>] {
+    /// Not inlined: compilers would write loops over so few out.
+    #[inline(never)]
+    fn part<'g, 'a>(groups: &'g mut [Group<'a>], count: usize) -> &'g mut [Group<'a>] {
+        groups.get_mut(..count).unwrap_or_default()
+    }
+    if MAX_GROUPS == 1 { groups } else { part(groups, count) }
+}
+
+/// Each of them. A single one has rows, but compilers keep it out of memory only if that is asked.
+#[inline(always)]
+fn present<'g, 'a>(
+    groups: &'g mut [Group<'a>; MAX_GROUPS],
+    count: usize,
+) -> impl Iterator<Item = &'g mut Group<'a>> {
+    first(groups, count).iter_mut().filter(
+        #[inline(always)]
+        |group| MAX_GROUPS > 1 || !group.rows.is_empty(),
+    )
 }
 
 impl<'a, S: Isa, K: Storage, V: Storage, A, E, const KEYS: usize, const VECS: usize> Nest<'a>
@@ -158,7 +188,7 @@ where
 {
     #[inline(always)]
     fn load(&mut self) {
-        for group in present!(self.groups) {
+        for group in present(self.groups, self.count) {
             self.steps.load::<S, VECS>(self.s, group.rows.start, self.query_scale, group.queries);
             self.arithmetic.prepare::<VECS>(group.queries);
         }
@@ -166,9 +196,9 @@ where
 
     #[inline(always)]
     fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool {
-        let Self { s, task, scoring, sight, groups, wide, score_scale, later, arithmetic, .. } = self;
-        let (s, arithmetic) = (*s, *arithmetic);
-        for group in present!(groups) {
+        let Self { s, task, scoring, sight, groups, count, wide, score_scale, later, arithmetic, .. } = self;
+        let (s, arithmetic, count) = (*s, *arithmetic, *count);
+        for group in present(groups, count) {
             group.sums.reset::<S, VECS>(s);
             group.fresh = !SINGLE_TILE;
             if SINGLE_TILE {
@@ -178,11 +208,10 @@ where
         let dims = task.keys().zip(task.values());
         let mut hidden = false;
         let length = Tile::of(S::LEVEL).block;
-        let present = present!(groups).count();
         for block in sight.blocks(keys, length) {
             // Before the scores, and around the softmax of each group.
             let blocks = (keys.end - block.start).div_ceil(length);
-            later.spread((1 + 2 * present) * blocks);
+            later.spread((1 + 2 * count) * blocks);
             later.fetch(s);
             let Some((keys, values)) = dims else { break };
             let (Some(keys), Some(values)) =
@@ -190,21 +219,17 @@ where
             else {
                 break;
             };
-            for group in groups.iter_mut() {
-                group.keys = if group.rows.is_empty() {
-                    0..0
-                } else {
-                    together(sight.sequence.seen_in(&group.positions, &block), &block, A::KEYS)
-                };
+            for group in present(groups, count) {
+                group.keys = together(sight.sequence.seen_in(&group.positions, &block), &block, A::KEYS);
             }
-            arithmetic.score::<KEYS, VECS>(s, keys, block.start, &mut **groups, wide, *score_scale);
+            arithmetic.score::<KEYS, VECS>(s, keys, block.start, first(groups, count), wide, *score_scale);
             let mut wide = Wide { room: wide, holds: Holds::Nothing };
             let inspection = &mut task.reports.inspection;
             // Asked only when a row may have to be kept from a key of the block.
             let mut finite = None;
             // By index, so that a single group need not lie in memory.
-            for index in 0..MAX_GROUPS {
-                let group = &mut groups[index];
+            for index in 0..if MAX_GROUPS == 1 { 1 } else { count } {
+                let Some(group) = groups.get_mut(index) else { break };
                 if group.keys.is_empty() {
                     continue;
                 }
@@ -225,27 +250,27 @@ where
                 arithmetic.add::<KEYS, VECS>(s, values, first, group, hiding, &mut wide);
             }
         }
-        for group in present!(groups) {
+        for group in present(groups, count) {
             if !SINGLE_TILE && group.fresh {
                 group.sums.output.fill(0.0);
             }
         }
         !(hidden
             && trust == Trust::Full
-            && groups.iter().any(|group| values::holds_nan(s, group.sums.output)))
+            && present(groups, count).any(|group| values::holds_nan(s, group.sums.output)))
     }
 
     #[inline(always)]
     fn compute_in(&mut self, part: &'a mut [f32]) {
         let mut carver = Carver::new(part, S::LEVEL);
-        for group in present!(self.groups) {
+        for group in present(self.groups, self.count) {
             group.sums = Sums::carve(&mut carver, &self.sizes);
         }
     }
 
     #[inline(always)]
     fn compute_nothing(&mut self) {
-        for group in present!(self.groups) {
+        for group in present(self.groups, self.count) {
             group.sums.reset::<S, VECS>(self.s);
             group.sums.output.fill(0.0);
         }
@@ -253,7 +278,7 @@ where
 
     #[inline(always)]
     fn begin_total(&mut self) {
-        for Group { total, sums, .. } in present!(self.groups) {
+        for Group { total, sums, .. } in present(self.groups, self.count) {
             for total in total {
                 core::mem::swap(total, sums);
             }
@@ -262,7 +287,7 @@ where
 
     #[inline(always)]
     fn take_in(&mut self) {
-        for Group { total, sums, .. } in present!(self.groups) {
+        for Group { total, sums, .. } in present(self.groups, self.count) {
             for total in total {
                 total.take_in::<S, VECS>(self.s, sums);
             }
@@ -271,8 +296,8 @@ where
 
     #[inline(always)]
     fn finish(self) {
-        let Self { s, task, mut steps, groups, .. } = self;
-        for group in present!(groups) {
+        let Self { s, task, mut steps, groups, count, .. } = self;
+        for group in present(groups, count) {
             let Sums { output, state } = group.total.first().unwrap_or(&group.sums);
             let rest = Rest { place: &task.place, sinks: task.modifiers.sinks, reports: task.reports };
             steps.finish::<S, VECS>(s, output, state, group.rows.clone(), rest);
@@ -348,12 +373,14 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn new(carver: &mut Carver<'a>, sizes: &Many, place: Place, rows: Range<usize>) -> Self {
+    fn new(carver: &mut Carver<'a>, sizes: &Many, place: Place, rows: Range<usize>, has_total: bool) -> Self {
         Self {
             queries: carver.take(sizes.queries),
             weights: carver.take(sizes.weights),
             sums: Sums::carve(carver, sizes),
-            total: core::array::from_fn(|_| Sums::carve(carver, sizes)),
+            total: core::array::from_fn(
+                |_| if has_total { Sums::carve(carver, sizes) } else { Sums::default() },
+            ),
             positions: place.positions(rows.clone()),
             rows,
             keys: 0..0,

@@ -23,7 +23,7 @@ use core::marker::PhantomData;
 use crate::element::{Storage, load_part};
 use crate::isa::Isa;
 use crate::panel::Panel;
-use crate::tiling::SINGLE_TILE;
+use crate::tiling::{SINGLE_TILE, Tile};
 
 /// `output[c][row] = factor[row] · output[c][row] + Σ_key values[key][c] · weights[key][row]`: `weights` is
 /// `[keys][VECS]` vectors, `output` `[value_dim][VECS]`, `factor` `VECS`. Compiled once for each level, and each
@@ -50,8 +50,10 @@ pub(super) fn accumulate<
             let weights = s.vectors(weights).as_chunks::<VECS>().0;
             let Some(factor) = s.vectors(factor).first_chunk::<VECS>() else { return };
             let output = s.vectors_mut(output).as_chunks_mut::<VECS>().0;
+            let fetches = values.is_dense();
+            let arithmetic = PhantomData;
             let pass =
-                Pass::<S, V, A, VECS, MARKED> { s, values, weights, factor, fresh, arithmetic: PhantomData };
+                Pass::<S, V, A, VECS, MARKED> { s, values, weights, factor, fresh, fetches, arithmetic };
             // Whole tiles, then fours, then ones: one tile less where that leaves fours only.
             let mut tiles = output.len() / COLS;
             let leaves_fours = |tiles: usize| (output.len() - tiles * COLS).is_multiple_of(4);
@@ -82,6 +84,7 @@ struct Pass<'a, S: Isa, V: Storage, A, const VECS: usize, const MARKED: bool> {
     weights: &'a [[S::F; VECS]],
     factor: &'a [S::F; VECS],
     fresh: bool,
+    fetches: bool,
     arithmetic: PhantomData<A>,
 }
 
@@ -93,8 +96,16 @@ impl<S: Isa, V: Storage, A: MulAdd<S>, const VECS: usize, const MARKED: bool>
         let s = self.s;
         let Some(strips) = self.values.strips::<COLS>(column) else { return };
         let mut sums = [[s.zero(); VECS]; COLS];
+        let ahead = Tile::of(S::LEVEL).values_ahead;
         strips.zip_each::<UNROLL, _>(
             self.weights,
+            ahead,
+            #[inline(always)]
+            |line| {
+                if ahead > 0 && self.fetches {
+                    s.prefetch_near(line);
+                }
+            },
             #[inline(always)]
             |values, weights| {
                 for c in 0..COLS {

@@ -1,6 +1,8 @@
 //! The memory that follows from the tiles: of the scratch, and of what chunks of keys come to.
 
-use super::{CHUNKS, Cuts, Kernel, SINGLE_TILE, Tile, UNSPLIT, chunk, div_rem, div_up, few_rows};
+use super::{
+    CHUNKS, Cuts, Kernel, SINGLE_TILE, Tile, UNSPLIT, chunk, div_rem, div_up, few_rows, most_groups,
+};
 use crate::isa::{LEVELS, Level};
 use crate::shape::Shape;
 
@@ -91,7 +93,7 @@ impl Shape {
     /// As [`partials_len`](Self::partials_len), for one level.
     #[must_use]
     pub const fn partials_len_at(&self, level: Level) -> usize {
-        let (all, most) = (self.shared_rows(), Tile::of(level).item_rows());
+        let (all, most) = (self.shared_rows(), Tile::of(level).least_rows());
         let (mut len, mut rows) = (0, 1);
         while CHUNKS && rows <= all && rows <= most {
             let needed = Split::of_rows(self, rows, level).total(level);
@@ -130,13 +132,13 @@ pub(crate) struct Many {
     pub(crate) output: usize,
     /// Maximum, sum and factor of a group's rows: `[3][rows]`.
     pub(crate) state: usize,
-    /// How many of the last two a group has: one of all chunks, and one of the chunk that is being computed.
-    pub(crate) sums: usize,
+    /// Groups that have the last two once more, for all chunks.
+    pub(crate) totals: usize,
     /// A block of K or V widened: `[block][dim]`.
     pub(crate) wide: usize,
 }
 
-/// How many sums a kernel keeps.
+/// How many sums a kernel keeps of a row.
 const fn sums(level: Level) -> usize {
     if !CHUNKS || Tile::of(level).chunk == UNSPLIT { 1 } else { 2 }
 }
@@ -153,7 +155,7 @@ impl Many {
         [
             self.queries.saturating_mul(groups),
             self.weights.saturating_mul(groups),
-            self.sums_len().saturating_mul(groups * self.sums),
+            self.sums_len().saturating_mul(groups + self.totals),
             self.wide,
         ]
     }
@@ -170,13 +172,17 @@ const fn many_of(shape: &Shape, all: usize, level: Level, storage: KvStorage, ve
     let rows = tile.lanes * vecs;
     let needed = div_up(all, rows);
     let dim = if shape.head_dim > shape.value_dim { shape.head_dim } else { shape.value_dim };
+    let most = most_groups(shape, level);
+    let groups = if needed < most { needed } else { most };
+    // Where there are more groups all keys are one chunk.
+    let totals = if groups < tile.least_groups() { groups } else { tile.least_groups() };
     Many {
-        groups: if needed < tile.groups { needed } else { tile.groups },
+        groups,
         queries: shape.head_dim.saturating_mul(rows),
         weights: tile.block * rows,
         output: shape.value_dim.saturating_mul(rows),
         state: 3 * rows,
-        sums: sums(level),
+        totals: totals * (sums(level) - 1),
         wide: match storage {
             KvStorage::Narrow if !in_place(level) => dim.saturating_mul(tile.block),
             _ => 0,
@@ -195,7 +201,7 @@ pub(crate) struct Few {
     pub(crate) output: usize,
     /// Maximum, sum and factor of each row, padded to whole vectors: `[3][rows]`.
     pub(crate) state: usize,
-    /// As [`Many::sums`].
+    /// How many of the last two a row has: one of all chunks, and one of the chunk that is being computed.
     pub(crate) sums: usize,
     /// What a block adds to O while its values are streamed, as `output`.
     pub(crate) block_output: usize,
@@ -276,7 +282,9 @@ impl Split {
     /// As if each KV head had so many rows.
     const fn of_rows(shape: &Shape, rows: usize, level: Level) -> Self {
         let places = {
-            let (one, other) = (Cuts::of(rows, level, false).count(), Cuts::of(rows, level, true).count());
+            let groups = Tile::of(level).least_groups();
+            let one = Cuts::of(rows, groups, level, false).count();
+            let other = Cuts::of(rows, groups, level, true).count();
             if one > other { one } else { other }
         };
         let tile = Tile::of(level);

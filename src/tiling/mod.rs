@@ -33,12 +33,18 @@ pub(crate) struct Tile {
     pub(crate) vecs: usize,
     /// The next smaller number of vectors that has a tile; none is chosen, and none is there, where as many rows are few.
     pub(crate) half: usize,
-    /// Groups that share a block of K and V while it is in the nearest caches: two are 5 % faster than one where K and V
-    /// of a head outgrow the second-level cache, and 1 % slower where not.
+    /// Groups of a work item at most: they share each block of K and V, which is widened, and read from beyond the second-level
+    /// cache, once for all. Four take 6 % less time than two in f16 and 0 to 5 % in f32, eight 2 to 5 % less again in f16 and 1 % in f32,
+    /// sixteen no less (AVX2 on Zen 3, 128 to 2,048 tokens, d 64 and 128).
     pub(crate) groups: usize,
+    /// And as many as have so many elements, half of a second-level cache: at d 256 eight would be slower than four.
+    cached: usize,
     /// Keys of a block. So many steps a tile of the value pass takes, which also begins and ends: at AVX2 192 are 2 to 4 % faster
     /// than 64 (Zen 3; d 64 to 256), at AVX-512 64 to 144 are equal.
     pub(crate) block: usize,
+    /// So many keys ahead the value pass fetches into the nearest cache, whose few sets the rows of a panel share; 0 for none. At AVX2
+    /// prompts take 1 to 2.5 % less with 3 or 4, with 6 no less (Zen 3); a vector of AVX-512 takes longer.
+    pub(crate) values_ahead: usize,
     /// Up to so many rows of a KV head are computed by the few-rows kernel. At AVX-512 16 and 24 take at most 5 % longer from the caches
     /// than vectors of the other kernel, in f16 5 % less, and from memory half as long (the other one fetches no keys ahead); at AVX2 13 take 4 to 28 %
     /// less, 16 from the caches 10 % more.
@@ -55,6 +61,10 @@ pub(crate) struct Tile {
     /// in the caches (Zen 4, AVX-512, d 128), of 384 2 %; from memory nothing. In f32 at d 128 one takes 31 µs to read from memory.
     chunk: usize,
 }
+
+/// The least [`Tile::groups`] of levels with vectors. Two are 5 % faster than one where K and V of a head outgrow the second-level
+/// cache (Zen 4, AVX-512).
+const LEAST_GROUPS: usize = 2;
 
 /// The greatest [`Tile::groups`] of this target.
 pub(crate) const MAX_GROUPS: usize = {
@@ -83,8 +93,10 @@ impl Tile {
                 lanes: 16,
                 vecs: 3,
                 half: 2,
-                groups: 2,
+                groups: 4,
+                cached: 1 << 17,
                 block: 96,
+                values_ahead: 0,
                 few_rows: 24,
                 rest_rows: 15,
                 few_block: 384,
@@ -95,8 +107,10 @@ impl Tile {
                 lanes: 8,
                 vecs: 2,
                 half: 1,
-                groups: 2,
+                groups: 8,
+                cached: 1 << 16,
                 block: 192,
+                values_ahead: 4,
                 few_rows: 13,
                 rest_rows: 13,
                 few_block: 384,
@@ -107,8 +121,10 @@ impl Tile {
                 lanes: 4,
                 vecs: 4,
                 half: if cfg!(target_arch = "wasm32") { 1 } else { 2 },
-                groups: 2,
+                groups: if SINGLE_TILE { 2 } else { 4 },
+                cached: 1 << 15,
                 block: 64,
+                values_ahead: 0,
                 few_rows: 6,
                 rest_rows: 6,
                 few_block: 64,
@@ -120,8 +136,10 @@ impl Tile {
                 vecs: if SINGLE_TILE { 3 } else { 4 },
                 half: 1,
                 groups: 1,
+                cached: 0,
                 // The output is taken in once a block: as long as 2.5 KB of scratch allow at head_dim 64.
                 block: if SINGLE_TILE { 32 } else { 16 },
+                values_ahead: 0,
                 few_rows: 3,
                 rest_rows: 3,
                 few_block: 16,
@@ -167,9 +185,14 @@ impl Tile {
         self.lanes * self.vecs
     }
 
-    /// Rows of a work item of the many-rows kernel.
-    pub(crate) const fn item_rows(&self) -> usize {
-        self.group_rows() * self.groups
+    /// Groups of a work item at least, where there are as many.
+    pub(crate) const fn least_groups(&self) -> usize {
+        if self.groups < LEAST_GROUPS { self.groups } else { LEAST_GROUPS }
+    }
+
+    /// Rows that are in one work item for any number of threads.
+    pub(crate) const fn least_rows(&self) -> usize {
+        self.group_rows() * self.least_groups()
     }
 }
 
@@ -187,10 +210,10 @@ pub(crate) struct Cuts {
 }
 
 impl Cuts {
-    /// With products of pairs of bf16 or without.
-    pub(crate) const fn of(rows: usize, level: Level, pairs: bool) -> Self {
+    /// Items of so many groups at most, with products of pairs of bf16 or without.
+    pub(crate) const fn of(rows: usize, groups: usize, level: Level, pairs: bool) -> Self {
         let tile = Tile::of(level);
-        let item_rows = tile.item_rows();
+        let item_rows = tile.group_rows() * groups;
         if SINGLE_TILE {
             return Self { item_rows, wide: rows, narrow: 0, few: 0 };
         }
@@ -229,10 +252,10 @@ impl Cuts {
 
 /// The sums of some rows begin anew at the multiples of so many keys, and what they come to is taken in, chunk by chunk in order:
 /// then several threads can share the keys, and the bits don't depend on it. All keys are one chunk where a KV head has more rows
-/// than an item of the greatest tile.
+/// than the least item of the greatest tile.
 pub(crate) const fn chunk(rows: usize, level: Level) -> usize {
     let tile = Tile::of(level);
-    if !CHUNKS || rows > tile.item_rows() { UNSPLIT } else { tile.chunk }
+    if !CHUNKS || rows > tile.least_rows() { UNSPLIT } else { tile.chunk }
 }
 
 /// Whether some level has chunks: not where size goes before speed. In wasm, where threads are rare, they would take a tenth of
@@ -275,6 +298,43 @@ pub(crate) const THREADS: usize = 32;
 /// none waits long for the last.
 const fn items_for(threads: usize) -> usize {
     if threads == 1 { 1 } else { threads.saturating_mul(2) }
+}
+
+/// Items of whole groups that there should be for each of several threads, so that none waits long for the last one.
+const ITEMS_EACH: usize = 8;
+
+/// How many groups a work item has at most.
+const fn most_groups(shape: &Shape, level: Level) -> usize {
+    let tile = Tile::of(level);
+    if SINGLE_TILE || MAX_GROUPS == 1 {
+        return tile.groups;
+    }
+    let row = shape.head_dim.saturating_add(shape.value_dim).saturating_add(tile.block);
+    let (most, _) = div_rem(tile.cached, row.saturating_mul(tile.group_rows()));
+    if most > tile.groups {
+        tile.groups
+    } else if most < tile.least_groups() {
+        tile.least_groups()
+    } else {
+        most
+    }
+}
+
+/// How many groups a work item has where so many threads draw them: as many as leave enough items, shared out evenly.
+pub(crate) const fn groups(shape: &Shape, level: Level, threads: usize) -> usize {
+    let tile = Tile::of(level);
+    if SINGLE_TILE || MAX_GROUPS == 1 {
+        return tile.groups;
+    }
+    let heads = shape.batch.saturating_mul(shape.kv_heads);
+    let all = div_up(shape.shared_rows(), tile.group_rows());
+    let enough = if threads == 1 { 1 } else { threads.saturating_mul(ITEMS_EACH) };
+    let mut groups = most_groups(shape, level);
+    while groups > tile.least_groups() && div_up(all, groups).saturating_mul(heads) < enough {
+        groups -= 1;
+    }
+    let even = div_up(all, div_up(all, groups));
+    if even > tile.least_groups() { even } else { tile.least_groups() }
 }
 
 /// How many KV heads, a divisor of their number, an item of few rows has if their keys, and their values, lie beside each other, of
@@ -347,8 +407,12 @@ mod tests {
     fn cuts() {
         for (level, pairs) in LEVELS.iter().flat_map(|&level| [(level, false), (level, true)]) {
             let tile = Tile::of(level);
-            for rows in (0..300).step_by(if cfg!(miri) { 17 } else { 1 }) {
-                let cuts = Cuts::of(rows, level, pairs);
+            let all_groups = tile.least_groups()..=tile.groups;
+            for (rows, groups) in (0..300)
+                .step_by(if cfg!(miri) { 17 } else { 1 })
+                .flat_map(|rows| all_groups.clone().map(move |groups| (rows, groups)))
+            {
+                let cuts = Cuts::of(rows, groups, level, pairs);
                 let mut next = 0;
                 for (first, count) in (0..cuts.count()).map(|index| cuts.item(index)) {
                     assert!(first == next && count > 0, "{level} {rows}: {cuts:?}");
@@ -379,7 +443,7 @@ mod tests {
                     }
                 }
                 assert_eq!(next, rows, "{level}: {cuts:?}");
-                assert!(SINGLE_TILE || cuts.count() <= rows / tile.item_rows() + 3);
+                assert!(SINGLE_TILE || cuts.count() <= rows / (tile.group_rows() * groups) + 3);
             }
         }
     }

@@ -483,6 +483,54 @@ impl Visit for Beside {
     }
 }
 
+/// A prompt of many rows: fewer threads, fewer items, of more rows.
+struct Prompt(Shape, Modifiers);
+
+impl Visit for Prompt {
+    fn visit<Q: Number, K: Number, V: Number, O: Number>(self) {
+        let Self(shape, modifiers) = self;
+        let mut numbers = random_operands(&shape, &mut Rng(16));
+        // A value that only some rows don't see.
+        if modifiers.right.is_some() {
+            let last = numbers[2].len() - 1;
+            numbers[2][last] = f64::NAN;
+        }
+        let operands = Operands::<Q, K, V>::new(&shape, [Layout::Bshd; 3], &numbers);
+        for level in levels() {
+            let bits = operands.call(&shape, &modifiers, level).run::<O>().bits();
+            let case = Case { shape, modifiers: &modifiers, level, operands: &operands };
+            let mut items = 0;
+            for threads in [1, 2, 32, usize::MAX] {
+                let found = case.bits_of::<O>(|job| {
+                    let mut job = job.threads(threads);
+                    let count = job.items().len();
+                    assert!(count >= items, "{threads} threads: {count} items at {level}");
+                    items = count;
+                    shuffle(&mut job);
+                });
+                assert_eq!(found, bits, "{threads} threads: {level} {shape:?}");
+            }
+        }
+    }
+}
+
+#[cfg(not(miri))]
+#[test]
+fn any_rows_of_an_item() {
+    let cases = [([6, 2], [71, 95]), ([2, 2], [230, 60]), ([8, 1], [25, 25])];
+    for (index, (heads, lens)) in cases.into_iter().enumerate().take(support::times(cases.len())) {
+        let shape = Shape { value_dim: 16 + index, ..support::shape(1, heads, lens, 40) };
+        for (number, mut modifiers) in
+            all_modifiers(&Shape { batch: 3, ..shape }, &mut Rng(17)).into_iter().enumerate()
+        {
+            for lengths in [&mut modifiers.key_lengths, &mut modifiers.prefix_lengths] {
+                lengths.iter_mut().for_each(|lengths| lengths.truncate(1));
+            }
+            visit_some(index + number, Prompt(shape, modifiers));
+        }
+    }
+}
+
 /// Runs the items in some order.
 fn shuffle<Q: Number, K: Number, V: Number, O: Number>(job: &mut gqa::Job<'_, Q, K, V, O>) {
     let mut scratch = vec![f32::NAN; job.scratch_len()];

@@ -54,7 +54,8 @@ macro_rules! combinations {
         $($(#[$if])*
         impl Combination<$Q, $K> for ($Q, $K) {
             fn job(job: Job<'static, $Q, $K, $K, $Q>) -> AnyJob {
-                AnyJob::$name(job)
+                // Instances that can't share a memory are alone.
+                AnyJob::$name(if cfg!(target_feature = "atomics") { job } else { job.threads(1) })
             }
         })*
     };

@@ -78,6 +78,16 @@ pub trait ByTypes<'a> {
     fn mixed<K: Storage, V: Storage>(self, k: &'a View<'a, K>, v: &'a View<'a, V>);
 }
 
+/// What is done with something of one type, in the same way by functions that aren't generic.
+pub trait ByType {
+    /// What it is done with.
+    type Of<T: Storage>;
+
+    fn f32(self, of: Self::Of<f32>);
+    fn f16(self, of: Self::Of<f16>);
+    fn bf16(self, of: Self::Of<bf16>);
+}
+
 /// What the kernels need of an [`Element`].
 pub trait Storage: Factor + Send + Sync + 'static {
     /// The number 0.
@@ -87,6 +97,9 @@ pub trait Storage: Factor + Send + Sync + 'static {
 
     /// Whether instruction sets may have products of pairs of it.
     const PAIRS: bool = false;
+
+    /// Does `op` for this type.
+    fn by_type<B: ByType>(of: B::Of<Self>, op: B);
 
     /// Does `op` for keys of this type, and values of another or the same.
     fn of_keys<'a, V: Storage>(k: &'a View<'a, Self>, v: &'a View<'a, V>, op: impl ByTypes<'a>);
@@ -238,6 +251,11 @@ impl Storage for f32 {
     const WIDENS: bool = false;
 
     #[inline(always)]
+    fn by_type<B: ByType>(of: B::Of<Self>, op: B) {
+        op.f32(of);
+    }
+
+    #[inline(always)]
     fn of_keys<'a, V: Storage>(k: &'a View<'a, Self>, v: &'a View<'a, V>, op: impl ByTypes<'a>) {
         V::beside_f32(k, v, op);
     }
@@ -282,6 +300,11 @@ impl Storage for f16 {
     const WIDENS: bool = true;
 
     #[inline(always)]
+    fn by_type<B: ByType>(of: B::Of<Self>, op: B) {
+        op.f16(of);
+    }
+
+    #[inline(always)]
     fn of_keys<'a, V: Storage>(k: &'a View<'a, Self>, v: &'a View<'a, V>, op: impl ByTypes<'a>) {
         V::beside_f16(k, v, op);
     }
@@ -323,6 +346,11 @@ impl Storage for bf16 {
     const ZERO: Self = bf16::ZERO;
     const WIDENS: bool = true;
     const PAIRS: bool = true;
+
+    #[inline(always)]
+    fn by_type<B: ByType>(of: B::Of<Self>, op: B) {
+        op.bf16(of);
+    }
 
     #[inline(always)]
     fn of_keys<'a, V: Storage>(k: &'a View<'a, Self>, v: &'a View<'a, V>, op: impl ByTypes<'a>) {

@@ -1,10 +1,13 @@
 //! What the nest does with queries and outputs: by a table, so that it is compiled without their types.
 
+use core::marker::PhantomData;
 use core::ops::Range;
+
+use half::{bf16, f16};
 
 use super::later::Later;
 use super::{Rest, few, many};
-use crate::element::Storage;
+use crate::element::{ByType, Storage};
 use crate::isa::{Isa, Level, Op, TileOp};
 use crate::panel::{Rows, RowsMut};
 use crate::shape::Shape;
@@ -42,33 +45,26 @@ pub(super) trait Steps {
 
 /// The same by a table, whatever the types.
 pub(super) trait AnySteps {
-    /// Takes a step, compiled for a level.
-    fn take(&mut self, level: Level, step: Step<'_, '_>);
+    /// Reads the queries.
+    fn load_at(&self, level: Level, load: Load<'_>);
+
+    /// Writes the output.
+    fn finish_at(&mut self, level: Level, finish: Finish<'_, '_>);
 
     /// See [`Steps::later`].
     fn later_of_any(&self, shape: &Shape) -> Later;
 }
 
-/// One of [`Steps`].
-pub(super) enum Step<'s, 'a> {
-    /// With so many vectors of rows.
-    Many(usize, ManyStep<'s, 'a>),
-    LoadFew {
-        dim: usize,
-        scale: f32,
-        queries: &'s mut [f32],
-    },
-    FinishFew {
-        output: &'s [f32],
-        state: &'s few::State<'s>,
-        rest: Rest<'s, 'a>,
-    },
+/// What [`Steps`] reads the queries for: many rows, with so many vectors of them, or few.
+pub(super) enum Load<'s> {
+    Many { vecs: usize, first: usize, scale: f32, queries: &'s mut [f32] },
+    Few { dim: usize, scale: f32, queries: &'s mut [f32] },
 }
 
-/// One of [`Steps`] of many rows.
-pub(super) enum ManyStep<'s, 'a> {
-    Load { first: usize, scale: f32, queries: &'s mut [f32] },
-    Finish { output: &'s [f32], state: &'s [f32], rows: Range<usize>, rest: Rest<'s, 'a> },
+/// What [`Steps`] writes to the output.
+pub(super) enum Finish<'s, 'a> {
+    Many { vecs: usize, output: &'s [f32], state: &'s [f32], rows: Range<usize>, rest: Rest<'s, 'a> },
+    Few { output: &'s [f32], state: &'s few::State<'s>, rest: Rest<'s, 'a> },
 }
 
 impl<Q: Storage, O: Storage> Steps for Ends<'_, Q, O> {
@@ -109,7 +105,7 @@ impl<Q: Storage, O: Storage> Steps for Ends<'_, Q, O> {
 impl Steps for &mut (dyn AnySteps + '_) {
     #[inline(always)]
     fn load<S: Isa, const VECS: usize>(&mut self, _: S, first: usize, scale: f32, queries: &mut [f32]) {
-        self.take(S::LEVEL, Step::Many(VECS, ManyStep::Load { first, scale, queries }));
+        self.load_at(S::LEVEL, Load::Many { vecs: VECS, first, scale, queries });
     }
 
     #[inline(always)]
@@ -121,17 +117,17 @@ impl Steps for &mut (dyn AnySteps + '_) {
         rows: Range<usize>,
         rest: Rest<'_, '_>,
     ) {
-        self.take(S::LEVEL, Step::Many(VECS, ManyStep::Finish { output, state, rows, rest }));
+        self.finish_at(S::LEVEL, Finish::Many { vecs: VECS, output, state, rows, rest });
     }
 
     #[inline(always)]
     fn load_few<S: Isa>(&mut self, _: S, dim: usize, scale: f32, queries: &mut [f32]) {
-        self.take(S::LEVEL, Step::LoadFew { dim, scale, queries });
+        self.load_at(S::LEVEL, Load::Few { dim, scale, queries });
     }
 
     #[inline(always)]
     fn finish_few<S: Isa>(&mut self, _: S, output: &[f32], state: &few::State<'_>, rest: Rest<'_, '_>) {
-        self.take(S::LEVEL, Step::FinishFew { output, state, rest });
+        self.finish_at(S::LEVEL, Finish::Few { output, state, rest });
     }
 
     #[inline(always)]
@@ -141,8 +137,12 @@ impl Steps for &mut (dyn AnySteps + '_) {
 }
 
 impl<Q: Storage, O: Storage> AnySteps for Ends<'_, Q, O> {
-    fn take(&mut self, level: Level, step: Step<'_, '_>) {
-        level.dispatch(OfStep { step, ends: self });
+    fn load_at(&self, level: Level, load: Load<'_>) {
+        Q::by_type(&self.queries, LoadAt { level, load, rows: PhantomData });
+    }
+
+    fn finish_at(&mut self, level: Level, finish: Finish<'_, '_>) {
+        O::by_type(&mut *self.out, FinishAt { level, finish, rows: PhantomData });
     }
 
     fn later_of_any(&self, shape: &Shape) -> Later {
@@ -150,37 +150,121 @@ impl<Q: Storage, O: Storage> AnySteps for Ends<'_, Q, O> {
     }
 }
 
-struct OfStep<'t, 's, 'a, E> {
-    step: Step<'s, 'a>,
-    ends: &'t mut E,
+/// Reading queries at a level. Its methods, as they aren't generic, are compiled with this crate.
+struct LoadAt<'s, 'r, 'a> {
+    level: Level,
+    load: Load<'s>,
+    rows: PhantomData<&'r Rows<'a, ()>>,
 }
 
-impl<Q: Storage, O: Storage> Op for OfStep<'_, '_, '_, Ends<'_, Q, O>> {
+impl<'r, 'a> ByType for LoadAt<'_, 'r, 'a> {
+    type Of<T: Storage> = &'r Rows<'a, T>;
+
+    #[inline(never)]
+    fn f32(self, rows: &Rows<'_, f32>) {
+        self.level.dispatch(OfLoad { load: self.load, rows });
+    }
+
+    #[inline(never)]
+    fn f16(self, rows: &Rows<'_, f16>) {
+        self.level.dispatch(OfLoad { load: self.load, rows });
+    }
+
+    #[inline(never)]
+    fn bf16(self, rows: &Rows<'_, bf16>) {
+        self.level.dispatch(OfLoad { load: self.load, rows });
+    }
+}
+
+/// Writing an output at a level; as above.
+struct FinishAt<'s, 't, 'r, 'a> {
+    level: Level,
+    finish: Finish<'s, 't>,
+    rows: PhantomData<&'r mut RowsMut<'a, ()>>,
+}
+
+impl<'r, 'a> ByType for FinishAt<'_, '_, 'r, 'a> {
+    type Of<T: Storage> = &'r mut RowsMut<'a, T>;
+
+    #[inline(never)]
+    fn f32(self, rows: &mut RowsMut<'_, f32>) {
+        self.level.dispatch(OfFinish { finish: self.finish, rows });
+    }
+
+    #[inline(never)]
+    fn f16(self, rows: &mut RowsMut<'_, f16>) {
+        self.level.dispatch(OfFinish { finish: self.finish, rows });
+    }
+
+    #[inline(never)]
+    fn bf16(self, rows: &mut RowsMut<'_, bf16>) {
+        self.level.dispatch(OfFinish { finish: self.finish, rows });
+    }
+}
+
+struct OfLoad<'s, 'r, 'a, Q> {
+    load: Load<'s>,
+    rows: &'r Rows<'a, Q>,
+}
+
+impl<Q: Storage> Op for OfLoad<'_, '_, '_, Q> {
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
-        match self.step {
-            Step::LoadFew { dim, scale, queries } => self.ends.load_few(s, dim, scale, queries),
-            Step::FinishFew { output, state, rest } => self.ends.finish_few(s, output, state, rest),
-            Step::Many(vecs, step) => s.with_tile(vecs, StepOfTile { s, step, ends: self.ends }),
+        match self.load {
+            Load::Few { dim, scale, queries } => few::load_queries(s, self.rows, dim, scale, queries),
+            Load::Many { vecs, first, scale, queries } => {
+                s.with_tile(vecs, LoadOfTile { s, first, scale, queries, rows: self.rows });
+            }
         }
     }
 }
 
-struct StepOfTile<'t, 's, 'a, S, E> {
+struct LoadOfTile<'s, 'r, 'a, S, Q> {
     s: S,
-    step: ManyStep<'s, 'a>,
-    ends: &'t mut E,
+    first: usize,
+    scale: f32,
+    queries: &'s mut [f32],
+    rows: &'r Rows<'a, Q>,
 }
 
-impl<S: Isa, E: Steps> TileOp for StepOfTile<'_, '_, '_, S, E> {
+impl<S: Isa, Q: Storage> TileOp for LoadOfTile<'_, '_, '_, S, Q> {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
-        let Self { s, step, ends } = self;
-        match step {
-            ManyStep::Load { first, scale, queries } => ends.load::<S, VECS>(s, first, scale, queries),
-            ManyStep::Finish { output, state, rows, rest } => {
-                ends.finish::<S, VECS>(s, output, state, rows, rest);
+        many::load_queries::<S, Q, VECS>(self.s, self.rows, self.first, self.scale, self.queries);
+    }
+}
+
+struct OfFinish<'s, 't, 'r, 'a, O> {
+    finish: Finish<'s, 't>,
+    rows: &'r mut RowsMut<'a, O>,
+}
+
+impl<O: Storage> Op for OfFinish<'_, '_, '_, '_, O> {
+    #[inline(always)]
+    fn run<S: Isa>(self, s: S) {
+        let out = self.rows;
+        match self.finish {
+            Finish::Few { output, state, rest } => few::finish(s, output, state, rest, out),
+            Finish::Many { vecs, output, state, rows, rest } => {
+                s.with_tile(vecs, FinishOfTile { s, output, state, rows, rest, out });
             }
         }
+    }
+}
+
+struct FinishOfTile<'s, 't, 'r, 'a, S, O> {
+    s: S,
+    output: &'s [f32],
+    state: &'s [f32],
+    rows: Range<usize>,
+    rest: Rest<'s, 't>,
+    out: &'r mut RowsMut<'a, O>,
+}
+
+impl<S: Isa, O: Storage> TileOp for FinishOfTile<'_, '_, '_, '_, S, O> {
+    #[inline(always)]
+    fn run<const KEYS: usize, const VECS: usize>(self) {
+        let Self { s, output, state, rows, rest, out } = self;
+        many::finish::<S, O, VECS>(s, output, state, rows, rest, out);
     }
 }

@@ -249,7 +249,7 @@ pub(crate) struct Strips<'a, const COLS: usize, T = f32> {
 
 impl<'a, const COLS: usize, T> Strips<'a, COLS, T> {
     /// Each strip with the item of `with` beside it, until either ends; `UNROLL` strips to a round of the loop. `fetch`
-    /// is told where the strip `ahead` after each would lie.
+    /// is told where the strip `ahead` after each of a whole round would lie.
     #[inline(always)]
     pub(crate) fn zip_each<const UNROLL: usize, U>(
         self,
@@ -576,13 +576,15 @@ mod tests {
         panel.few_columns::<2>(0).zip_each::<2, _>(&[0], |numbers, _| assert_eq!(numbers, [0.0, 7.0]));
         assert!(panel.pairs().is_none());
         assert_eq!(Panel::new(&data, 8, 2, 4).unwrap().pairs().unwrap().row(1), [[8.0, 9.0], [10.0, 11.0]]);
-        let mut seen = Vec::new();
+        let (mut seen, ahead) = (Vec::new(), core::cell::RefCell::new(Vec::new()));
         panel.strips::<2>(1).unwrap().zip_each::<2, _>(
             &[0, 1, 2, 3],
             1,
-            |_| {},
+            |next| ahead.borrow_mut().push(next as usize - data.as_ptr() as usize),
             |strip, &item| seen.push((*strip, item)),
         );
+        // Of each in a whole round.
+        assert_eq!(ahead.take(), [8, 15].map(|index| index * size_of::<f32>()));
         assert_eq!(seen, [([1.0, 2.0], 0), ([8.0, 9.0], 1), ([15.0, 16.0], 2)]);
         assert_eq!(panel.iter().count(), 3);
         let mut seen = Vec::new();

@@ -225,9 +225,10 @@ typedef struct gqa_call {
   // stay the same. At least as many floats as `gqa_partials_len` says, which hold some numbers. The items of a call share
   // them; `gqa_item_count` makes them ready, and must be called once before the items are run.
   struct gqa_floats partials;
-  // How many threads run the items, 0 if that is not known: where few do, an item of a prompt has more rows, which share what is
-  // read, and an item of a few rows has several key/value heads if these lie beside each other, `[row, head, dim]`, whose keys and
-  // values are read several times as fast then (on x86). The bits stay the same. The items of a call need the same number.
+  // How many threads run the items, 0 if that is not known. Where few do, an item of a prompt has more rows, which share what is
+  // read. An item of a few rows has several key/value heads if these lie beside each other, `[row, head, dim]`: their keys and
+  // values are read several times as fast then (on x86). The bits stay the same. The number of items depends on it, so
+  // `gqa_item_count` and every `gqa_run_items` of a call must be given the same.
   size_t threads;
 } gqa_call;
 
@@ -436,7 +437,7 @@ gqa_status gqa_run(const struct gqa_call *call,
 // counts.
 //
 // Several threads may do so at the same time with the same call, or with equal ones, if their ranges are disjoint
-// and each has a scratch of its own; `threads` is the same, as are `partials`, if there are any. With `partials` each item is run
+// and each has a scratch of its own; all have the same `threads`, and the same `partials` if there are any. With `partials` each item is run
 // once after one `gqa_item_count`; when all have been run, they may be again for the same sizes, types, strides, level
 // and `threads`, for others after another `gqa_item_count`. Once every item has been run, the outputs are complete, and
 // the same as those of `gqa_run`. Nobody may write the inputs meanwhile, nor read or write the outputs.

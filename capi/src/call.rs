@@ -254,9 +254,10 @@ pub struct gqa_call {
     /// stay the same. At least as many floats as `gqa_partials_len` says, which hold some numbers. The items of a call share
     /// them; `gqa_item_count` makes them ready, and must be called once before the items are run.
     pub partials: gqa_floats,
-    /// How many threads run the items, 0 if that is not known: where few do, an item of a prompt has more rows, which share what is
-    /// read, and an item of a few rows has several key/value heads if these lie beside each other, `[row, head, dim]`, whose keys and
-    /// values are read several times as fast then (on x86). The bits stay the same. The items of a call need the same number.
+    /// How many threads run the items, 0 if that is not known. Where few do, an item of a prompt has more rows, which share what is
+    /// read. An item of a few rows has several key/value heads if these lie beside each other, `[row, head, dim]`: their keys and
+    /// values are read several times as fast then (on x86). The bits stay the same. The number of items depends on it, so
+    /// `gqa_item_count` and every `gqa_run_items` of a call must be given the same.
     pub threads: usize,
 }
 

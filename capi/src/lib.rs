@@ -148,7 +148,7 @@ pub unsafe extern "C" fn gqa_run(
 /// counts.
 ///
 /// Several threads may do so at the same time with the same call, or with equal ones, if their ranges are disjoint
-/// and each has a scratch of its own; `threads` is the same, as are `partials`, if there are any. With `partials` each item is run
+/// and each has a scratch of its own; all have the same `threads`, and the same `partials` if there are any. With `partials` each item is run
 /// once after one `gqa_item_count`; when all have been run, they may be again for the same sizes, types, strides, level
 /// and `threads`, for others after another `gqa_item_count`. Once every item has been run, the outputs are complete, and
 /// the same as those of `gqa_run`. Nobody may write the inputs meanwhile, nor read or write the outputs.

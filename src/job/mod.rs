@@ -156,8 +156,9 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// How many threads will draw the [`items`](Self::items), for their number: with few threads they may be greater. 32 unless this is
     /// called, at least 1. The bits stay the same, and [`run`](Self::run) is one thread whatever was said.
     ///
-    /// Items of a prompt have up to 192 rows of a KV head (AVX-512), 128 (AVX2) or 64 (NEON, wasm), which share each block of keys and
-    /// values, as long as eight items are left to each of several threads: the more, the less is read and widened.
+    /// An item of a prompt has up to 192 rows of a KV head (AVX-512), 128 (AVX2) or 64 (NEON, wasm), fewer where heads are large. They
+    /// share each block of keys and values, so that less is read and widened. Where several threads would get fewer than eight items each,
+    /// items are smaller, but not below 96 (AVX-512) or 32 rows.
     ///
     /// Items of a few rows, as a decoded token has, are of several KV heads where their keys and values lie beside each other,
     /// `[row, head, dim]`, are more than 1 MiB, and leave two items to each of several threads: a head at a time would be read

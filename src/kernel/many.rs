@@ -2,7 +2,7 @@
 //!
 //! The rows of a group of query heads are taken position-major, so that grouped heads fill the lanes by themselves
 //! and share every number of K and V that is read. An item is up to `groups` groups of `LANES · VECS` rows, which
-//! share each block of K and V while it is in the nearest cache:
+//! share each block of K and V:
 //!
 //! | buffer | shape | at AVX-512, d 128 |
 //! |---|---|---|
@@ -10,7 +10,7 @@
 //! | weights | `[group][block][VECS]` vectors | 18 KiB a group |
 //! | output | `[group][value_dim][VECS]` vectors | 24 KiB a group |
 //! | wide | `[block][dim]`, for narrow storage only | 48 KiB |
-//! | output of the chunks before, at levels that have chunks | as output | 24 KiB a group |
+//! | output of the chunks before, of the first two groups, at levels that have chunks | as output | 24 KiB a group |
 //!
 //! How these are multiplied, and laid out for it, is an [`Arithmetic`].
 //!
@@ -36,7 +36,7 @@ pub(super) struct Group<'a> {
     pub(super) weights: &'a mut [f32],
     /// What the chunk of keys that is being computed comes to.
     sums: Sums<'a>,
-    /// What those before it come to.
+    /// What those before it come to: nothing from the third group on, since all keys are one chunk then.
     total: [Sums<'a>; TOTALS],
     /// Which rows of the item.
     rows: Range<usize>,
@@ -209,6 +209,7 @@ where
         let mut hidden = false;
         let length = Tile::of(S::LEVEL).block;
         for block in sight.blocks(keys, length) {
+            let block = together(block, A::KEYS, sight.sequence.length);
             // Before the scores, and around the softmax of each group.
             let blocks = (keys.end - block.start).div_ceil(length);
             later.spread((1 + 2 * count) * blocks);
@@ -220,13 +221,12 @@ where
                 break;
             };
             for group in present(groups, count) {
-                group.keys = together(sight.sequence.seen_in(&group.positions, &block), &block, A::KEYS);
+                let keys = sight.sequence.seen_in(&group.positions, &block);
+                group.keys = together(keys, A::KEYS, sight.sequence.length);
             }
             arithmetic.score::<KEYS, VECS>(s, keys, block.start, first(groups, count), wide, *score_scale);
             let mut wide = Wide { room: wide, holds: Holds::Nothing };
             let inspection = &mut task.reports.inspection;
-            // Asked only when a row may have to be kept from a key of the block.
-            let mut finite = None;
             // By index, so that a single group need not lie in memory.
             for index in 0..if MAX_GROUPS == 1 { 1 } else { count } {
                 let Some(group) = groups.get_mut(index) else { break };
@@ -235,8 +235,12 @@ where
                 }
                 let hiding = if !scoring.hides(&group.positions, &group.keys) {
                     Hiding::Nothing
-                } else if trust == Trust::Full || *finite.get_or_insert_with(|| values::is_finite(s, values))
+                } else if trust == Trust::Full
+                    || values
+                        .part(group.keys.start - block.start, group.keys.len())
+                        .is_none_or(|values| values::is_finite(s, values))
                 {
+                    // Of its own keys, so that it doesn't matter which groups an item has.
                     Hiding::Some
                 } else {
                     Hiding::Marked
@@ -305,15 +309,14 @@ where
     }
 }
 
-/// `keys` of a block, widened to whole multiples of `step` within it: what this adds is hidden.
+/// `keys`, widened to whole multiples of `step` but for the last one that there is: what this adds is hidden. Of all keys, so that
+/// it doesn't matter where those of an item begin.
 #[inline(always)]
-fn together(keys: Range<usize>, block: &Range<usize>, step: usize) -> Range<usize> {
+fn together(keys: Range<usize>, step: usize, end: usize) -> Range<usize> {
     if step == 1 || keys.is_empty() {
         return keys;
     }
-    let from_block = |key: usize| key - block.start;
-    let first = block.start + from_block(keys.start) / step * step;
-    first..(block.start + from_block(keys.end).next_multiple_of(step)).min(block.end)
+    keys.start / step * step..keys.end.next_multiple_of(step).min(end)
 }
 
 impl<'a> Sums<'a> {

@@ -10,7 +10,7 @@
 //! out = O / l;  lse = m + ln l
 //! ```
 //!
-//! Where all rows of a KV head fit an item, the nest runs for a chunk of keys at a time, from nothing, and `m`, `l` and `O` of the chunks are
+//! Where few rows share a KV head (`tiling::chunk`), the nest runs for a chunk of keys at a time, from nothing, and `m`, `l` and `O` of the chunks are
 //! merged in their order (as in Flash-Decoding): by one task, or by the last of several that share them ([`Chunks`]).
 //!
 //! Blocks begin at multiples of their size, and what a row adds for a hidden key is exactly nothing, so a row's bits

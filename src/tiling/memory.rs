@@ -122,7 +122,7 @@ pub(crate) const fn in_place(level: Level) -> bool {
 /// Elements of each buffer of the many-rows kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct Many {
-    /// Groups of rows in the item.
+    /// Groups of rows of an item, at most.
     pub(crate) groups: usize,
     /// Q of a group, transposed: `[head_dim][rows]`.
     pub(crate) queries: usize,

@@ -35,9 +35,10 @@ pub(crate) struct Tile {
     pub(crate) half: usize,
     /// Groups of a work item at most: they share each block of K and V, which is widened, and read from beyond the second-level
     /// cache, once for all. Four take 6 % less time than two in f16 and 0 to 5 % in f32, eight 2 to 5 % less again in f16 and 1 % in f32,
-    /// sixteen no less (AVX2 on Zen 3, 128 to 2,048 tokens, d 64 and 128).
+    /// sixteen are slower (AVX2 on Zen 3, 128 to 2,048 tokens, d 64 and 128).
     pub(crate) groups: usize,
-    /// And as many as have so many elements, half of a second-level cache: at d 256 eight would be slower than four.
+    /// And as many as have at most so many queries, weights and outputs together, half of a second-level cache: at d 256 eight are 1 %
+    /// slower than four in f16.
     cached: usize,
     /// Keys of a block. So many steps a tile of the value pass takes, which also begins and ends: at AVX2 192 are 2 to 4 % faster
     /// than 64 (Zen 3; d 64 to 256), at AVX-512 64 to 144 are equal.
@@ -62,7 +63,7 @@ pub(crate) struct Tile {
     chunk: usize,
 }
 
-/// The least [`Tile::groups`] of levels with vectors. Two are 5 % faster than one where K and V of a head outgrow the second-level
+/// Groups that an item has at least where there are vectors, for any number of threads. Two are 5 % faster than one where K and V of a head outgrow the second-level
 /// cache (Zen 4, AVX-512).
 const LEAST_GROUPS: usize = 2;
 
@@ -93,7 +94,7 @@ impl Tile {
                 lanes: 16,
                 vecs: 3,
                 half: 2,
-                groups: 4,
+                groups: if SINGLE_TILE { 2 } else { 4 },
                 cached: 1 << 17,
                 block: 96,
                 values_ahead: 0,
@@ -107,7 +108,7 @@ impl Tile {
                 lanes: 8,
                 vecs: 2,
                 half: 1,
-                groups: 8,
+                groups: if SINGLE_TILE { 2 } else { 8 },
                 cached: 1 << 16,
                 block: 192,
                 values_ahead: 4,
@@ -327,7 +328,9 @@ pub(crate) const fn groups(shape: &Shape, level: Level, threads: usize) -> usize
         return tile.groups;
     }
     let heads = shape.batch.saturating_mul(shape.kv_heads);
-    let all = div_up(shape.shared_rows(), tile.group_rows());
+    // Those that are whole, as what is left is mostly cut off; see [`Cuts`].
+    let (whole, rest) = div_rem(shape.shared_rows(), tile.group_rows());
+    let all = if tile.vecs_for(rest) < tile.vecs { whole } else { whole + 1 };
     let enough = if threads == 1 { 1 } else { threads.saturating_mul(ITEMS_EACH) };
     let mut groups = most_groups(shape, level);
     while groups > tile.least_groups() && div_up(all, groups).saturating_mul(heads) < enough {
@@ -444,6 +447,69 @@ mod tests {
                 }
                 assert_eq!(next, rows, "{level}: {cuts:?}");
                 assert!(SINGLE_TILE || cuts.count() <= rows / (tile.group_rows() * groups) + 3);
+            }
+        }
+    }
+
+    /// An item has no more groups than there is scratch for, fewer for more threads, and as many as leave enough items.
+    #[test]
+    fn groups_of_an_item() {
+        for level in LEVELS.iter().copied() {
+            let tile = Tile::of(level);
+            for (dim, rows) in [1, 64, 128, 256, 576, usize::MAX]
+                .into_iter()
+                .flat_map(|dim| [0, 1, 33, 97, 132, 200, 257, 2048].map(|rows| (dim, rows)))
+            {
+                let shape = Shape {
+                    batch: 2,
+                    q_heads: 3,
+                    kv_heads: 3,
+                    q_len: rows,
+                    kv_len: 9,
+                    head_dim: dim,
+                    value_dim: dim,
+                };
+                let most = most_groups(&shape, level);
+                assert!((tile.least_groups()..=tile.groups).contains(&most), "{level}, d {dim}");
+                let mut last = most;
+                for threads in [1, 2, 3, 8, 32, usize::MAX] {
+                    let groups = groups(&shape, level, threads);
+                    assert!(
+                        (tile.least_groups()..=last).contains(&groups),
+                        "{level}, d {dim}, {rows} rows: {groups} for {threads} threads"
+                    );
+                    last = groups;
+                    let room = many(&shape, level, KvStorage::F32, tile.vecs).groups;
+                    let cuts = Cuts::of(rows, groups, level, false);
+                    for (_, count) in (0..cuts.count()).map(|index| cuts.item(index)) {
+                        assert!(count.div_ceil(tile.group_rows()) <= room, "{level}, d {dim}, {rows} rows");
+                    }
+                    let enough = threads == 1 || cuts.count() * 6 >= threads.saturating_mul(ITEMS_EACH);
+                    assert!(SINGLE_TILE || enough || groups == tile.least_groups(), "{level}, {rows} rows");
+                }
+            }
+        }
+        let shape = |rows| Shape {
+            batch: 1,
+            q_heads: 1,
+            kv_heads: 1,
+            q_len: rows,
+            kv_len: 9,
+            head_dim: 64,
+            value_dim: 64,
+        };
+        for level in LEVELS.iter().copied().filter(|level| level.lanes() == 8 && !SINGLE_TILE) {
+            // Evenly: of 16 groups two items have eight each, of 14 seven.
+            for (rows, threads, expected) in [
+                (132, 1, 8),
+                (257, 1, 8),
+                (224, 1, 7),
+                (2048, 1, 8),
+                (2048, 2, 8),
+                (2048, 4, 4),
+                (2048, 32, 2),
+            ] {
+                assert_eq!(groups(&shape(rows), level, threads), expected, "{rows} rows, {threads} threads");
             }
         }
     }

@@ -20,6 +20,7 @@ int main() {
     call.kv_heads = kv_heads;
     call.q_len = call.kv_len = tokens;
     call.head_dim = call.value_dim = dim;
+    call.threads = threads;
     call.flags = GQA_CAUSAL;
     call.q = {q.data(), q.size(), GQA_F32, gqa_strides_bhsd(heads, tokens, dim)};
     call.k = {k.data(), k.size(), GQA_F32, gqa_strides_bhsd(kv_heads, tokens, dim)};

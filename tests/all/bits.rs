@@ -513,7 +513,6 @@ impl Visit for Prompt {
                 let mut job = job.lse(answer.lse.view_mut()).unwrap().threads(threads);
                 let count = job.items().len();
                 shuffle(&mut job);
-                drop(job);
                 assert_eq!(answer.bits(), bits, "{what}");
                 count
             });

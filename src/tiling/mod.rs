@@ -328,9 +328,8 @@ pub(crate) const fn groups(shape: &Shape, level: Level, threads: usize) -> usize
         return tile.groups;
     }
     let heads = shape.batch.saturating_mul(shape.kv_heads);
-    // Those that are whole, as what is left is mostly cut off; see [`Cuts`].
-    let (whole, rest) = div_rem(shape.shared_rows(), tile.group_rows());
-    let all = if tile.vecs_for(rest) < tile.vecs { whole } else { whole + 1 };
+    // Of the rows that aren't cut off.
+    let all = div_up(Cuts::of(shape.shared_rows(), tile.groups, level, false).wide, tile.group_rows());
     let enough = if threads == 1 { 1 } else { threads.saturating_mul(ITEMS_EACH) };
     let mut groups = most_groups(shape, level);
     while groups > tile.least_groups() && div_up(all, groups).saturating_mul(heads) < enough {

@@ -1,7 +1,7 @@
 //! The same bits for a row whatever else is in the call, in whatever order, on however many threads, with whatever
 //! in the scratch.
 
-use gqa::{Attention, Bf16Dot, Level, Shape, Stage, bf16};
+use gqa::{Alignment, Attention, Bf16Dot, Level, Shape, Stage, bf16};
 
 use crate::support::{
     self, Answer, Bias, Dense, Layout, Modifiers, Number, Operands, Rng, Visit, levels, mask_strides,
@@ -529,7 +529,8 @@ fn any_rows_of_an_item() {
     let cases = [([6, 2], [71, 95]), ([16, 1], [27, 100]), ([2, 1], [150, 500]), ([4, 4], [230, 60])];
     for (index, (heads, lens)) in cases.into_iter().enumerate().take(support::times(cases.len())) {
         let shape = Shape { value_dim: 16 + index, ..support::shape(1, heads, lens, 40) };
-        let short = Modifiers { left: Some(20), ..Modifiers::causal() };
+        let alignment = Alignment::BottomRight;
+        let short = Modifiers { left: Some(20), alignment, ..Modifiers::causal() };
         let all = all_modifiers(&Shape { batch: 3, ..shape }, &mut Rng(17));
         for (number, mut modifiers) in all.into_iter().chain([short]).enumerate() {
             for lengths in [&mut modifiers.key_lengths, &mut modifiers.prefix_lengths] {
@@ -537,7 +538,7 @@ fn any_rows_of_an_item() {
             }
             visit_some(index + number, Prompt(shape, modifiers.clone()));
             if number > 1 {
-                Prompt(shape, modifiers).visit::<bf16, bf16, bf16, bf16>();
+                Prompt(shape, modifiers).visit::<f32, bf16, bf16, f32>();
             }
         }
     }

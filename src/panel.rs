@@ -12,9 +12,6 @@ use crate::ahead::{Ahead, RowsAhead, lines_of};
 use crate::place::Place;
 use crate::view::{Strides, View, ViewMut};
 
-/// Bytes between rows that lie close together at most.
-const DENSE: usize = 1024;
-
 /// `rows` × `cols` numbers, rows `stride` apart.
 ///
 /// Invariant: `rows ≥ 1`, `cols ≥ 1`, and `(rows - 1) · stride + cols ≤ data.len()`, so every element is inside `data`.
@@ -39,10 +36,10 @@ impl<'a, T> Panel<'a, T> {
         self.rows
     }
 
-    /// Whether rows lie close together: fetching those that lie in other pages ahead costs more than it gains.
+    /// Whether rows lie 1 KiB apart at most: fetching those ahead that lie in other pages costs more than it gains.
     #[inline(always)]
     pub(crate) fn is_dense(&self) -> bool {
-        self.stride <= DENSE / size_of::<T>()
+        self.stride <= 1024 / size_of::<T>()
     }
 
     /// Rows `first..first + rows`; `None` if there are none, or not so many.
@@ -255,7 +252,7 @@ impl<'a, const COLS: usize, T> Strips<'a, COLS, T> {
         self,
         with: &[U],
         ahead: usize,
-        fetch: impl Fn(*const u8),
+        mut fetch: impl FnMut(*const u8),
         mut each: impl FnMut(&'a [T; COLS], &U),
     ) {
         let with = with.get(..self.rows).unwrap_or(with);
@@ -576,15 +573,15 @@ mod tests {
         panel.few_columns::<2>(0).zip_each::<2, _>(&[0], |numbers, _| assert_eq!(numbers, [0.0, 7.0]));
         assert!(panel.pairs().is_none());
         assert_eq!(Panel::new(&data, 8, 2, 4).unwrap().pairs().unwrap().row(1), [[8.0, 9.0], [10.0, 11.0]]);
-        let (mut seen, ahead) = (Vec::new(), core::cell::RefCell::new(Vec::new()));
+        let (mut seen, mut ahead) = (Vec::new(), Vec::new());
         panel.strips::<2>(1).unwrap().zip_each::<2, _>(
             &[0, 1, 2, 3],
             1,
-            |next| ahead.borrow_mut().push(next as usize - data.as_ptr() as usize),
+            |next| ahead.push(next as usize - data.as_ptr() as usize),
             |strip, &item| seen.push((*strip, item)),
         );
         // Of each in a whole round.
-        assert_eq!(ahead.take(), [8, 15].map(|index| index * size_of::<f32>()));
+        assert_eq!(ahead, [8, 15].map(|index| index * size_of::<f32>()));
         assert_eq!(seen, [([1.0, 2.0], 0), ([8.0, 9.0], 1), ([15.0, 16.0], 2)]);
         assert_eq!(panel.iter().count(), 3);
         let mut seen = Vec::new();

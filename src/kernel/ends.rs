@@ -150,7 +150,17 @@ impl<Q: Storage, O: Storage> AnySteps for Ends<'_, Q, O> {
     }
 }
 
-/// Reading queries at a level. Its methods, as they aren't generic, are compiled with this crate.
+/// The methods of [`ByType`], which aren't generic, and so are compiled with this crate.
+macro_rules! for_each_type {
+    ($op:ident, $step:ident: $($T:ident)*) => {$(
+        #[inline(never)]
+        fn $T(self, rows: Self::Of<$T>) {
+            self.level.dispatch($op { $step: self.$step, rows });
+        }
+    )*};
+}
+
+/// Reading queries at a level.
 struct LoadAt<'s, 'r, 'a> {
     level: Level,
     load: Load<'s>,
@@ -160,23 +170,10 @@ struct LoadAt<'s, 'r, 'a> {
 impl<'r, 'a> ByType for LoadAt<'_, 'r, 'a> {
     type Of<T: Storage> = &'r Rows<'a, T>;
 
-    #[inline(never)]
-    fn f32(self, rows: &Rows<'_, f32>) {
-        self.level.dispatch(OfLoad { load: self.load, rows });
-    }
-
-    #[inline(never)]
-    fn f16(self, rows: &Rows<'_, f16>) {
-        self.level.dispatch(OfLoad { load: self.load, rows });
-    }
-
-    #[inline(never)]
-    fn bf16(self, rows: &Rows<'_, bf16>) {
-        self.level.dispatch(OfLoad { load: self.load, rows });
-    }
+    for_each_type!(OfLoad, load: f32 f16 bf16);
 }
 
-/// Writing an output at a level; as above.
+/// Writing an output at a level.
 struct FinishAt<'s, 't, 'r, 'a> {
     level: Level,
     finish: Finish<'s, 't>,
@@ -186,20 +183,7 @@ struct FinishAt<'s, 't, 'r, 'a> {
 impl<'r, 'a> ByType for FinishAt<'_, '_, 'r, 'a> {
     type Of<T: Storage> = &'r mut RowsMut<'a, T>;
 
-    #[inline(never)]
-    fn f32(self, rows: &mut RowsMut<'_, f32>) {
-        self.level.dispatch(OfFinish { finish: self.finish, rows });
-    }
-
-    #[inline(never)]
-    fn f16(self, rows: &mut RowsMut<'_, f16>) {
-        self.level.dispatch(OfFinish { finish: self.finish, rows });
-    }
-
-    #[inline(never)]
-    fn bf16(self, rows: &mut RowsMut<'_, bf16>) {
-        self.level.dispatch(OfFinish { finish: self.finish, rows });
-    }
+    for_each_type!(OfFinish, finish: f32 f16 bf16);
 }
 
 struct OfLoad<'s, 'r, 'a, Q> {

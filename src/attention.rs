@@ -5,7 +5,7 @@ use crate::error::{Error, Operand};
 use crate::extra::Extra;
 #[cfg(feature = "limits")]
 use crate::extra::Limit;
-use crate::isa::{Level, sqrt};
+use crate::isa::{Level, PairsLevel, sqrt};
 use crate::job::Job;
 use crate::score::Modifiers;
 #[cfg(feature = "modifiers")]
@@ -58,10 +58,12 @@ pub enum Bf16Dot {
     /// The arithmetic is f32.
     #[default]
     Never,
-    /// Where [`Level::gains_by_bf16_dot`].
+    /// Where [`Level::gains_by_bf16_dot`]; by a matrix unit where [`Level::has_bf16_matrix`].
     WhereFaster,
-    /// Where [`Level::has_bf16_dot`].
+    /// Where [`Level::has_bf16_dot`]; by a matrix unit where [`Level::has_bf16_matrix`].
     WherePresent,
+    /// Where [`Level::has_bf16_dot`], by vectors alone, also where there is a matrix unit.
+    ByVectors,
 }
 
 impl<'a> Attention<'a> {
@@ -97,6 +99,9 @@ impl<'a> Attention<'a> {
     /// Queries that are not stored in bf16 are rounded to it, and so are the softmax's weights, but for their sum:
     /// with bf16 queries an output is off by up to `2⁻⁸ Σ p |v|` (`p` the weights) beside the f32 kernel's error, with
     /// others each score is by up to `2⁻⁸ · scale · Σ |q k|` too. Subnormal operands and sums count as 0.
+    ///
+    /// A matrix unit's registers are asked for once for the process, see [`Level::has_bf16_matrix`]. The bits depend on whether there is
+    /// one; [`Bf16Dot::ByVectors`] does without.
     pub fn bf16_dot(mut self, bf16_dot: Bf16Dot) -> Self {
         self.bf16_dot = bf16_dot;
         self
@@ -251,8 +256,9 @@ impl<'a> Attention<'a> {
         self.check_modifiers()?;
         let pairs = match self.bf16_dot {
             Bf16Dot::Never => None,
-            Bf16Dot::WhereFaster => self.level.pairs().filter(|_| self.level.gains_by_bf16_dot()),
-            Bf16Dot::WherePresent => self.level.pairs(),
+            Bf16Dot::WhereFaster => self.level.faster_pairs(),
+            Bf16Dot::WherePresent => self.level.pairs().map(PairsLevel::with_matrix),
+            Bf16Dot::ByVectors => self.level.pairs(),
         };
         Job::new((self.shape, self.level, pairs, self.modifiers), (q, k, v), out)
     }

@@ -1,6 +1,6 @@
 //! [`Level`]: an instruction set as a value, found at run time where the target allows.
 
-use super::{Isa, Pairs, scalar};
+use super::{Isa, Matrix, Pairs, scalar};
 use core::fmt;
 
 /// An instruction set that this machine has.
@@ -72,16 +72,20 @@ pub(crate) trait Op {
 )]
 /// Work that is generic over an instruction set with products of bf16.
 pub(crate) trait PairsOp {
-    /// Runs the work; must be `#[inline(always)]`.
-    fn run<S: Pairs>(self, isa: S);
+    /// Runs the work, by the matrix unit where it may be used; must be `#[inline(always)]`.
+    fn run<S: Pairs>(self, isa: S, matrix: Option<Matrix>);
 }
 
 /// A level whose machine has products of bf16 beside it: a value is the proof.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PairsLevel(
-    #[cfg(target_feature = "sse2")] Level,
-    #[cfg(not(target_feature = "sse2"))] Never,
-);
+pub(crate) struct PairsLevel {
+    #[cfg(target_feature = "sse2")]
+    level: Level,
+    #[cfg(target_feature = "sse2")]
+    matrix: Option<Matrix>,
+    #[cfg(not(target_feature = "sse2"))]
+    never: Never,
+}
 
 /// No level of the target has them.
 #[cfg(not(target_feature = "sse2"))]
@@ -89,20 +93,35 @@ pub(crate) struct PairsLevel(
 enum Never {}
 
 impl PairsLevel {
+    /// With the matrix unit, if there is one.
+    pub(crate) fn with_matrix(self) -> Self {
+        #[cfg(target_feature = "sse2")]
+        return Self { matrix: Matrix::of_machine(), ..self };
+        #[cfg(not(target_feature = "sse2"))]
+        self
+    }
+
+    fn has_matrix(self) -> bool {
+        #[cfg(target_feature = "sse2")]
+        return self.matrix.is_some();
+        #[cfg(not(target_feature = "sse2"))]
+        match self.never {}
+    }
+
     /// Runs `op` compiled for the level.
     pub(crate) fn dispatch(self, op: impl PairsOp) {
         #[cfg(target_feature = "sse2")]
         {
-            let isa = super::x86::avx512_bf16(self.0);
+            let isa = super::x86::avx512_bf16(self.level);
             isa.vectorize(
                 #[inline(always)]
-                || op.run(isa),
+                || op.run(isa, self.matrix),
             );
         }
         #[cfg(not(target_feature = "sse2"))]
         {
             let _ = op;
-            match self.0 {}
+            match self.never {}
         }
     }
 }
@@ -182,21 +201,38 @@ impl Level {
         self.pairs().is_some()
     }
 
-    /// Whether they are faster than those of f32: on cores by AMD, which issue one a cycle. Those by Intel that have been
-    /// measured take twice the time of f32; they have a matrix unit for it, which this crate does not use.
+    /// Whether these are by a matrix unit: `avx512` where there is AMX-BF16 (Sapphire Rapids and later), on x86-64 Linux. The first
+    /// time this asks the system for the unit's registers (`arch_prctl`), as [`Attention::bf16_dot`](crate::Attention::bf16_dot)
+    /// does where it may take them: for the process, which then needs 8 KiB more for the frames of signals.
     #[must_use]
-    pub fn gains_by_bf16_dot(self) -> bool {
-        #[cfg(target_feature = "sse2")]
-        return self == Self::AVX512 && super::x86::bf16_dot() == super::x86::Bf16Dot::Fast;
-        #[cfg(not(target_feature = "sse2"))]
-        false
+    pub fn has_bf16_matrix(self) -> bool {
+        self.pairs().is_some_and(|pairs| pairs.with_matrix().has_matrix())
     }
 
-    /// The proof of [`has_bf16_dot`](Self::has_bf16_dot).
+    /// Whether they are faster than those of f32: by a matrix unit, and on cores by AMD, which issue one a cycle. The vectors' of cores by
+    /// Intel that have been measured take twice the time of f32. Asks for the matrix unit as [`has_bf16_matrix`](Self::has_bf16_matrix)
+    /// does.
+    #[must_use]
+    pub fn gains_by_bf16_dot(self) -> bool {
+        self.faster_pairs().is_some()
+    }
+
+    /// The proof of [`has_bf16_dot`](Self::has_bf16_dot), without the matrix unit.
     pub(crate) fn pairs(self) -> Option<PairsLevel> {
         #[cfg(target_feature = "sse2")]
         return (self == Self::AVX512 && super::x86::bf16_dot() != super::x86::Bf16Dot::None)
-            .then_some(PairsLevel(self));
+            .then_some(PairsLevel { level: self, matrix: None });
+        #[cfg(not(target_feature = "sse2"))]
+        None
+    }
+
+    /// The proof of [`gains_by_bf16_dot`](Self::gains_by_bf16_dot).
+    pub(crate) fn faster_pairs(self) -> Option<PairsLevel> {
+        #[cfg(target_feature = "sse2")]
+        return self
+            .pairs()
+            .map(PairsLevel::with_matrix)
+            .filter(|pairs| pairs.has_matrix() || super::x86::bf16_dot() == super::x86::Bf16Dot::Fast);
         #[cfg(not(target_feature = "sse2"))]
         None
     }

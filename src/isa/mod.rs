@@ -14,6 +14,16 @@ mod aarch64;
 mod by_pulp;
 mod fpu;
 mod level;
+#[cfg_attr(
+    not(all(
+        target_os = "linux",
+        target_arch = "x86_64",
+        target_pointer_width = "64",
+        target_feature = "sse2"
+    )),
+    path = "no_matrix.rs"
+)]
+mod matrix;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
@@ -23,6 +33,7 @@ mod x86;
 pub(crate) use fpu::{sqrt, widen_f16};
 pub use level::Level;
 pub(crate) use level::{LEVELS, Op, PairsLevel, PairsOp};
+pub(crate) use matrix::Matrix;
 
 use half::{bf16, f16};
 

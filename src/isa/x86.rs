@@ -52,14 +52,14 @@ fn system_saves(mask: u8) -> bool {
     static SAVED: AtomicU8 = AtomicU8::new(0);
     let mut saved = SAVED.load(Ordering::Relaxed);
     if saved & ASKED == 0 {
-        saved = saved_by_system() | ASKED;
+        saved = saved_by_system().to_le_bytes()[0] | ASKED;
         SAVED.store(saved, Ordering::Relaxed);
     }
     saved & mask == mask
 }
 
-/// The low byte of XCR0, 0 where there is none.
-fn saved_by_system() -> u8 {
+/// XCR0, the registers that the system saves, 0 where there is none.
+pub(super) fn saved_by_system() -> u64 {
     const OSXSAVE: u32 = 1 << 27;
     #[target_feature(enable = "xsave")]
     fn xcr0() -> u64 {
@@ -69,7 +69,7 @@ fn saved_by_system() -> u8 {
     // SAFETY: every x86 that runs SSE2 code has CPUID, whose leaf 1 always exists.
     let has_xgetbv = unsafe { __cpuid(1) }.ecx & OSXSAVE != 0;
     // SAFETY: OSXSAVE says that the system has enabled XGETBV.
-    if has_xgetbv { unsafe { xcr0() }.to_le_bytes()[0] } else { 0 }
+    if has_xgetbv { unsafe { xcr0() } } else { 0 }
 }
 
 pub(super) fn has_avx2() -> bool {

@@ -79,7 +79,7 @@ pub(super) enum Holds {
     Nothing,
     /// The values, widened.
     Single,
-    /// Pairs of them.
+    /// Pairs of them, as the arithmetic wants them.
     Pairs,
 }
 
@@ -189,16 +189,14 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
                 scores::products::<S, _, Self, KEYS, VECS>(self.0, keys, group.queries, group.weights);
             }
         } else {
-            pair_neighbours(self.0, keys, wide);
             let pairs = keys.row(0).len().div_ceil(2);
+            pair_neighbours(self.0, keys, wide, pairs);
             let Some(keys) = Panel::new(wide, pairs, keys.rows(), pairs) else { return };
             for (group, keys) in seen(groups, keys, start) {
                 scores::products::<S, _, Self, KEYS, VECS>(self.0, keys, group.queries, group.weights);
             }
         }
-        for group in groups.iter_mut().filter(|group| scale != 1.0 && !group.keys.is_empty()) {
-            scores::scale::<S::Plain, VECS>(s, group.weights, group.keys.len(), scale);
-        }
+        scale_scores::<S::Plain, VECS>(s, groups, scale);
     }
 
     #[inline(always)]
@@ -213,10 +211,7 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
     ) {
         let count = group.keys.len();
         if hiding == Hiding::Marked {
-            // Marks are of single keys.
-            if let Some(values) = widened(s, values, wide).and_then(|values| values.part(first, count)) {
-                group.accumulate::<S::Plain, f32, Single, COLS, VECS>(s, values, hiding);
-            }
+            add_marked::<S::Plain, COLS, VECS>(s, values, first, group, wide);
             return;
         }
         if wide.holds != Holds::Pairs {
@@ -235,7 +230,7 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
 
 /// The groups that see something of a block that begins at `start`, each with its part of a panel.
 #[inline(always)]
-fn seen<'g, 'k, T>(
+pub(super) fn seen<'g, 'k, T>(
     groups: &'g mut [Group<'k>],
     panel: Panel<'g, T>,
     start: usize,
@@ -247,6 +242,28 @@ fn seen<'g, 'k, T>(
             Some((group, keys))
         },
     )
+}
+
+/// What is left of the scale.
+#[inline(always)]
+pub(super) fn scale_scores<S: Isa, const VECS: usize>(s: S, groups: &mut [Group<'_>], scale: f32) {
+    for group in groups.iter_mut().filter(|group| scale != 1.0 && !group.keys.is_empty()) {
+        scores::scale::<S, VECS>(s, group.weights, group.keys.len(), scale);
+    }
+}
+
+/// [`Arithmetic::add`] in f32, since marks are of single keys.
+#[inline(always)]
+pub(super) fn add_marked<S: Isa, const COLS: usize, const VECS: usize>(
+    s: S,
+    values: Panel<'_, bf16>,
+    first: usize,
+    group: &mut Group<'_>,
+    wide: &mut Wide<'_>,
+) {
+    if let Some(values) = widened(s, values, wide).and_then(|values| values.part(first, group.keys.len())) {
+        group.accumulate::<S, f32, Single, COLS, VECS>(s, values, Hiding::Marked);
+    }
 }
 
 /// The values as f32, in place or in the room for them.
@@ -263,7 +280,7 @@ fn widened<'w, S: Isa, V: Storage>(s: S, values: Panel<'w, V>, wide: &'w mut Wid
 /// Rows of `VECS` vectors become half as many rows of pairs of neighbours, in the room of the first ones.
 /// Compiled once for each level.
 #[inline(never)]
-fn pair_rows<S: Pairs, const VECS: usize>(s: S, rows: &mut [f32]) {
+pub(super) fn pair_rows<S: Pairs, const VECS: usize>(s: S, rows: &mut [f32]) {
     s.vectorize(
         #[inline(always)]
         || {
@@ -280,14 +297,16 @@ fn pair_rows<S: Pairs, const VECS: usize>(s: S, rows: &mut [f32]) {
     );
 }
 
-/// `wide[row][pair]`: the columns of a panel in pairs of neighbours.
+/// `wide[row][pair]`: the columns of a panel in pairs of neighbours, in rows of `length`, with zeros after them.
 #[inline(never)]
-fn pair_neighbours<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32]) {
+pub(super) fn pair_neighbours<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32], length: usize) {
     s.vectorize(
         #[inline(always)]
         || {
             let pairs = panel.row(0).len().div_ceil(2);
-            for (from, to) in panel.iter().zip(wide.chunks_exact_mut(pairs)) {
+            for (from, to) in panel.iter().zip(wide.chunks_exact_mut(length)) {
+                let (to, rest) = to.split_at_mut_checked(pairs).unwrap_or_default();
+                rest.fill(0.0);
                 for (from, to) in from.reinterpret_cast().chunks(2 * S::LANES).zip(to.chunks_mut(S::LANES)) {
                     let mut buffer = [0; 2 * MAX_LANES];
                     store_part(s, s.load_pairs(whole(from, 2 * S::LANES, &mut buffer)), to);
@@ -328,7 +347,7 @@ fn pair_keys<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32]) {
 
 /// `count` numbers: those of `from`, with zeros after them where there are fewer.
 #[inline(always)]
-fn whole<'a>(from: &'a [u16], count: usize, buffer: &'a mut [u16]) -> &'a [u16] {
+pub(super) fn whole<'a>(from: &'a [u16], count: usize, buffer: &'a mut [u16]) -> &'a [u16] {
     if from.len() >= count {
         return from;
     }

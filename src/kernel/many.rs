@@ -12,9 +12,7 @@
 //! | wide | `[block][dim]`, for narrow storage only | 48 KiB |
 //! | output of the chunks before, of the first two groups, at levels that have chunks | as output | 24 KiB a group |
 //!
-//! How these are multiplied, and laid out for it, is an [`Arithmetic`].
-//!
-//! The lanes past the last row repeat it: computed, and not stored.
+//! How these are multiplied, and laid out for it, is an [`Arithmetic`]. The lanes past the last row repeat it: computed, and not stored.
 
 use core::ops::Range;
 use core::slice;
@@ -408,6 +406,21 @@ impl<'a> Group<'a> {
         } else {
             values::accumulate::<S, V, A, COLS, VECS, false>(s, values, weights, factor, output, fresh);
         }
+    }
+
+    /// Lends weights and output to `add`, which adds to that in memory: rescaled, unless nothing has been added before, as it is told.
+    #[inline(always)]
+    pub(super) fn add_with<S: Isa, const VECS: usize>(
+        &mut self,
+        s: S,
+        add: impl FnOnce(&[f32], &mut [f32], bool),
+    ) {
+        let factors = self.sums.state.get(2 * S::LANES * VECS..).unwrap_or_default();
+        let fresh = core::mem::replace(&mut self.fresh, false);
+        if !fresh {
+            values::rescale::<S, VECS>(s, self.sums.output, factors);
+        }
+        add(self.weights, self.sums.output, fresh);
     }
 
     #[inline(always)]

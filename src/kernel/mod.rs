@@ -24,6 +24,7 @@ mod later;
 mod many;
 mod scores;
 mod softmax;
+mod tiled;
 mod values;
 
 use core::ops::Range;
@@ -34,10 +35,11 @@ pub(crate) use ends::Ends;
 use ends::{AnySteps, Steps};
 use half::{bf16, f16};
 use softmax::Total;
+use tiled::Tiled;
 
 use crate::element::{ByTypes, Storage};
 use crate::extra::Extra;
-use crate::isa::{Isa, Level, MAX_LANES, Op, Pairs, PairsLevel, PairsOp, TileOp};
+use crate::isa::{Isa, Level, MAX_LANES, Matrix, Op, Pairs, PairsLevel, PairsOp, TileOp};
 use crate::panel::{Panel, RowsMut};
 use crate::place::Place;
 use crate::score::Modifiers;
@@ -328,9 +330,15 @@ impl<K: Storage, V: Storage, E: Steps> Op for OfTask<'_, '_, K, V, E> {
 /// A task of many rows, with products of bf16.
 impl<E: Steps> PairsOp for OfTask<'_, '_, bf16, bf16, E> {
     #[inline(always)]
-    fn run<S: Pairs>(self, s: S) {
-        let vecs = Tile::of(S::LEVEL).vecs_for(self.task.place.count);
-        s.with_tile(vecs, OfTile { s: s.plain(), work: self, arithmetic: Paired(s) });
+    fn run<S: Pairs>(self, s: S, matrix: Option<Matrix>) {
+        let (vecs, plain) = (Tile::of(S::LEVEL).vecs_for(self.task.place.count), s.plain());
+        let pairs = Paired(s);
+        match matrix {
+            Some(matrix) => {
+                s.with_tile(vecs, OfTile { s: plain, work: self, arithmetic: Tiled { pairs, matrix } });
+            }
+            None => s.with_tile(vecs, OfTile { s: plain, work: self, arithmetic: pairs }),
+        }
     }
 }
 

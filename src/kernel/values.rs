@@ -130,6 +130,26 @@ impl<S: Isa, V: Storage, A: MulAdd<S>, const VECS: usize, const MARKED: bool>
     }
 }
 
+/// `output`, rows of `VECS` vectors, times as many factors. Compiled once for each level and tile that takes it.
+#[inline(never)]
+pub(super) fn rescale<S: Isa, const VECS: usize>(s: S, output: &mut [f32], factors: &[f32]) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            // Most often no row has met a greater score.
+            if factors.iter().fold(true, |all, &factor| all & (factor == 1.0)) {
+                return;
+            }
+            let Some(factors) = s.vectors(factors).first_chunk::<VECS>() else { return };
+            for output in s.vectors_mut(output).as_chunks_mut::<VECS>().0 {
+                for v in 0..VECS {
+                    output[v] = s.mul(output[v], factors[v]);
+                }
+            }
+        },
+    );
+}
+
 /// Whether one of the numbers, whole vectors of them, is NaN.
 #[inline(never)]
 pub(super) fn holds_nan<S: Isa>(s: S, numbers: &[f32]) -> bool {

@@ -7,6 +7,9 @@ use crate::support::{
     Expected, LAYOUTS, Layout, Modifiers, Number, Operands, Rng, cell, levels, random_operands, shape, times,
 };
 
+/// By a matrix unit where there is one, and without it.
+const PRESENT: [Bf16Dot; 2] = [Bf16Dot::WherePresent, Bf16Dot::ByVectors];
+
 /// Half a unit in the last place of a weight.
 const ROUNDOFF: f64 = 1.0 / 256.0;
 
@@ -73,13 +76,15 @@ fn check<Q: Number, O: Number>(rng: &mut Rng, index: usize) {
     for level in levels() {
         let mut call = operands.call(&shape, &modifiers, level);
         let single = call.run::<O>();
-        call.bf16_dot = Bf16Dot::WherePresent;
-        let answer = call.run::<O>();
-        let what = (shape, &modifiers, level, Q::NAME, O::NAME);
-        if !level.has_bf16_dot() {
-            assert_eq!(answer.bits(), single.bits(), "{what:?}");
+        for bf16_dot in PRESENT {
+            call.bf16_dot = bf16_dot;
+            let answer = call.run::<O>();
+            let what = (shape, &modifiers, level, bf16_dot, Q::NAME, O::NAME);
+            if !level.has_bf16_dot() {
+                assert_eq!(answer.bits(), single.bits(), "{what:?}");
+            }
+            row_by_row(&shape, [&plain, &paired], [single.bits(), answer.bits()]).check(&answer, None, &what);
         }
-        row_by_row(&shape, [&plain, &paired], [single.bits(), answer.bits()]).check(&answer, None, &what);
     }
 }
 
@@ -95,13 +100,18 @@ fn within_the_stated_bound() {
     }
 }
 
-/// Where the environment variable `GQA_EXPECT_BF16_DOT` is set, a level of this machine must have the products.
+/// Where the environment variable `GQA_EXPECT_BF16_DOT` is set, a level of this machine must have the products, where
+/// `GQA_EXPECT_BF16_MATRIX` is, by a matrix unit.
 #[test]
 fn the_machine_has_what_is_expected_and_uses_it() {
     if std::env::var_os("GQA_EXPECT_BF16_DOT").is_some() {
         assert!(Level::detect().has_bf16_dot());
         let vendor = std::fs::read_to_string("/proc/cpuinfo").unwrap();
-        assert_eq!(Level::detect().gains_by_bf16_dot(), vendor.contains("AuthenticAMD"));
+        let fast = vendor.contains("AuthenticAMD") || Level::detect().has_bf16_matrix();
+        assert_eq!(Level::detect().gains_by_bf16_dot(), fast);
+    }
+    if std::env::var_os("GQA_EXPECT_BF16_MATRIX").is_some() {
+        assert!(Level::detect().has_bf16_matrix());
     }
     assert!(!Level::SCALAR.has_bf16_dot());
     let shape = shape(1, [4, 2], [40, 100], 64);
@@ -110,11 +120,18 @@ fn the_machine_has_what_is_expected_and_uses_it() {
     for level in levels() {
         let mut call = operands.call(&shape, &modifiers, level);
         let single = call.run::<f32>();
-        call.bf16_dot = Bf16Dot::WherePresent;
-        assert_eq!(call.run::<f32>().bits() != single.bits(), level.has_bf16_dot(), "{level}");
+        let [mut by_matrix, mut by_vectors] = [single.bits(), single.bits()];
+        for (bf16_dot, bits) in PRESENT.into_iter().zip([&mut by_matrix, &mut by_vectors]) {
+            call.bf16_dot = bf16_dot;
+            *bits = call.run::<f32>().bits();
+            assert_eq!(*bits != single.bits(), level.has_bf16_dot(), "{level} {bf16_dot:?}");
+        }
+        // Their sums have different orders.
+        assert_eq!(by_matrix != by_vectors, level.has_bf16_matrix(), "{level}");
         call.bf16_dot = Bf16Dot::WhereFaster;
-        assert_eq!(call.run::<f32>().bits() != single.bits(), level.gains_by_bf16_dot(), "{level}");
-        assert!(level.has_bf16_dot() || !level.gains_by_bf16_dot());
+        let faster = if level.gains_by_bf16_dot() { by_matrix } else { single.bits() };
+        assert_eq!(call.run::<f32>().bits(), faster, "{level}");
+        assert!(level.has_bf16_dot() || !level.gains_by_bf16_dot() && !level.has_bf16_matrix());
     }
 }
 
@@ -122,7 +139,7 @@ fn the_machine_has_what_is_expected_and_uses_it() {
 #[test]
 fn what_is_hidden_does_not_matter() {
     let mut rng = Rng(3);
-    // Pairs of keys are copied where the dimension is odd.
+    // Pairs of keys are copied where the dimension is odd, and for a matrix unit.
     for (kv_len, dim) in [97, 100, 191, 193].into_iter().flat_map(|kv_len| [(kv_len, 33), (kv_len, 34)]) {
         let shape = shape(1, [3, 1], [33, kv_len], dim);
         let modifiers = Modifiers { left: Some(20), right: Some(0), ..Modifiers::default() };
@@ -138,8 +155,10 @@ fn what_is_hidden_does_not_matter() {
         let expected = expected(&shape, &modifiers, &clean.numbers());
         for level in levels() {
             let mut call = dirty.call(&shape, &modifiers, level);
-            call.bf16_dot = Bf16Dot::WherePresent;
-            expected.check(&call.run::<f32>(), None, &(shape, level));
+            for bf16_dot in PRESENT {
+                call.bf16_dot = bf16_dot;
+                expected.check(&call.run::<f32>(), None, &(shape, level, bf16_dot));
+            }
         }
     }
 }

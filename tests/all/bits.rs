@@ -25,6 +25,9 @@ const SHAPES: [([usize; 2], [usize; 2]); 12] = [
     ([4, 2], [40, 800]),
 ];
 
+/// Each of those that can differ from each other on one machine.
+const BF16_DOTS: [Bf16Dot; 3] = [Bf16Dot::Never, Bf16Dot::WherePresent, Bf16Dot::ByVectors];
+
 /// Something of everything.
 fn modifiers(shape: &Shape, rng: &mut Rng) -> Modifiers {
     let (strides, count) = mask_strides(shape, [false, false, true, true]);
@@ -347,7 +350,7 @@ impl Visit for Tail {
         let alone = Operands::<Q, K, V>::new(&one, [Layout::Bhsd; 3], &[last(&q, shape.head_dim), k, v]);
         for level in levels().filter(|&level| level != Level::SCALAR) {
             for stage in [None, Some(Stage::Raw), Some(Stage::Softmax)] {
-                for bf16_dot in [Bf16Dot::Never, Bf16Dot::WherePresent] {
+                for bf16_dot in BF16_DOTS {
                     let mut calls =
                         [operands.call(&shape, &modifiers, level), alone.call(&one, &modifiers, level)];
                     for call in &mut calls {
@@ -498,9 +501,7 @@ impl Visit for Prompt {
             numbers[2][last] = f64::NAN;
         }
         let operands = Operands::<Q, K, V>::new(&shape, [Layout::Bshd; 3], &numbers);
-        for (level, bf16_dot) in
-            levels().flat_map(|level| [Bf16Dot::Never, Bf16Dot::WherePresent].map(|dot| (level, dot)))
-        {
+        for (level, bf16_dot) in levels().flat_map(|level| BF16_DOTS.map(|dot| (level, dot))) {
             let mut call = operands.call(&shape, &modifiers, level);
             call.bf16_dot = bf16_dot;
             let bits = call.run::<O>().bits();

@@ -1,0 +1,167 @@
+//! Products of bf16 by a matrix unit, an [`Arithmetic`] of the many-rows kernel, laid out as in [`Paired`] but for
+//!
+//! | | |
+//! |---|---|
+//! | queries | zeros after them, to whole tiles of 16 pairs |
+//! | keys | in place where the dimension is a multiple of 32; else copied, with zeros after each |
+//! | weights | zeros after them, to whole tiles of 16 pairs |
+//! | values | `[value_dim][key / 2]` pairs of neighbouring keys: transposed |
+//!
+//! The unit adds to the output in memory, so that is rescaled before, unless every factor is 1.
+
+#![cfg_attr(
+    not(any(target_arch = "x86", target_arch = "x86_64")),
+    allow(dead_code, reason = "no level of these targets has products of bf16")
+)]
+
+use super::arithmetic::{
+    Arithmetic, Holds, Paired, Wide, add_marked, pair_neighbours, pair_rows, scale_scores, seen, whole,
+};
+use super::many::Group;
+use crate::isa::{MAX_LANES, Matrix, Pairs};
+use crate::panel::Panel;
+use crate::score::block::Hiding;
+
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+
+/// Pairs of a row of a tile.
+const PAIRS: usize = 16;
+
+/// In tiles of pairs of bf16.
+#[derive(Clone, Copy)]
+pub(super) struct Tiled<S> {
+    pub(super) pairs: Paired<S>,
+    pub(super) matrix: Matrix,
+}
+
+/// Pairs that a row of so many numbers takes, in whole tiles.
+fn tiles(numbers: usize) -> usize {
+    numbers.div_ceil(2).next_multiple_of(PAIRS)
+}
+
+impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<S> {
+    const KEYS: usize = 2 * PAIRS;
+
+    #[inline(always)]
+    fn scales(scale: f32) -> (f32, f32) {
+        <Paired<S> as Arithmetic<S::Plain, bf16, bf16>>::scales(scale)
+    }
+
+    #[inline(always)]
+    fn prepare<const VECS: usize>(self, queries: &mut [f32]) {
+        let row = S::LANES * VECS;
+        let dim = queries.len() / row;
+        pair_rows::<S, VECS>(self.pairs.0, queries);
+        // Where there is no room for whole tiles vectors multiply.
+        queries.get_mut(dim.div_ceil(2) * row..tiles(dim) * row).unwrap_or_default().fill(0.0);
+    }
+
+    #[inline(always)]
+    fn score<const KEYS: usize, const VECS: usize>(
+        self,
+        s: S::Plain,
+        keys: Panel<'_, bf16>,
+        start: usize,
+        groups: &mut [Group<'_>],
+        wide: &mut [f32],
+        scale: f32,
+    ) {
+        let dim = keys.row(0).len();
+        let length = tiles(dim);
+        if length > dim {
+            Arithmetic::score::<KEYS, VECS>(self.pairs, s, keys, start, groups, wide, scale);
+            return;
+        }
+        let in_place = if dim.is_multiple_of(2 * PAIRS) { keys.pairs() } else { None };
+        if let Some(keys) = in_place {
+            for (group, keys) in seen(groups, keys, start) {
+                self.matrix.multiply::<_, VECS>(keys, group.queries, group.weights, true);
+            }
+        } else {
+            pair_neighbours(self.pairs.0, keys, wide, length);
+            let Some(keys) = Panel::new(wide, length, keys.rows(), length) else { return };
+            for (group, keys) in seen(groups, keys, start) {
+                self.matrix.multiply::<_, VECS>(keys, group.queries, group.weights, true);
+            }
+        }
+        scale_scores::<S::Plain, VECS>(s, groups, scale);
+    }
+
+    #[inline(always)]
+    fn add<const COLS: usize, const VECS: usize>(
+        self,
+        s: S::Plain,
+        values: Panel<'_, bf16>,
+        first: usize,
+        group: &mut Group<'_>,
+        hiding: Hiding,
+        wide: &mut Wide<'_>,
+    ) {
+        if hiding == Hiding::Marked {
+            add_marked::<S::Plain, COLS, VECS>(s, values, first, group, wide);
+            return;
+        }
+        let (dim, length) = (values.row(0).len(), tiles(values.rows()));
+        if wide.holds != Holds::Pairs {
+            transpose_pairs(self.pairs.0, values, wide.room, length);
+            wide.holds = Holds::Pairs;
+        }
+        let (count, row) = (group.keys.len(), S::LANES * VECS);
+        pair_rows::<S, VECS>(self.pairs.0, group.weights.get_mut(..count * row).unwrap_or_default());
+        let rest = count.div_ceil(2) * row..tiles(count) * row;
+        group.weights.get_mut(rest).unwrap_or_default().fill(0.0);
+        let values = Panel::new(wide.room, length, dim, length);
+        if let Some(values) = values.and_then(|values| values.narrow(first / 2, tiles(count))) {
+            group.add_with::<S::Plain, VECS>(
+                s,
+                #[inline(always)]
+                |weights, output, fresh| self.matrix.multiply::<_, VECS>(values, weights, output, fresh),
+            );
+        }
+    }
+}
+
+/// `wide[column][pair]`: the rows of a panel in pairs of neighbours, transposed, `length` pairs from column to column, with zeros
+/// after them.
+#[inline(never)]
+fn transpose_pairs<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32], length: usize) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            for (tile, first) in (0..panel.rows()).step_by(2 * PAIRS).enumerate() {
+                let rows = panel.rows() - first;
+                panel.columns::<{ 2 * PAIRS }>(first).each_chunk(
+                    S::LANES,
+                    #[inline(always)]
+                    |index, columns| {
+                        let mut square = [s.zero(); MAX_LANES];
+                        if columns[0].len() == S::LANES && rows >= 2 * PAIRS {
+                            for pair in 0..PAIRS {
+                                let (low, high) = (columns[2 * pair], columns[2 * pair + 1]);
+                                square[pair] = s.zip_pairs(low.reinterpret_cast(), high.reinterpret_cast());
+                            }
+                        } else {
+                            let mut buffers = [[0; MAX_LANES]; 2];
+                            let [first, second] = &mut buffers;
+                            for pair in 0..PAIRS.min(rows.div_ceil(2)) {
+                                let low = whole(columns[2 * pair].reinterpret_cast(), S::LANES, first);
+                                let high = if 2 * pair + 1 < rows { columns[2 * pair + 1] } else { &[] };
+                                let high = whole(high.reinterpret_cast(), S::LANES, second);
+                                square[pair] = s.zip_pairs(low, high);
+                            }
+                        }
+                        s.transpose(&mut square);
+                        let to = wide.chunks_exact_mut(length).skip(index * S::LANES);
+                        for (to, from) in to.take(columns[0].len()).zip(square) {
+                            let to = to.get_mut(tile * PAIRS..).unwrap_or_default();
+                            if let Some(to) = s.vectors_mut(to).first_mut() {
+                                *to = from;
+                            }
+                        }
+                    },
+                );
+            }
+        },
+    );
+}

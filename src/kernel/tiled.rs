@@ -18,6 +18,8 @@ use super::arithmetic::{
     Arithmetic, Holds, Paired, Wide, add_marked, pair_neighbours, pair_rows, scale_scores, seen, whole,
 };
 use super::many::Group;
+use crate::ahead::lines_of;
+use crate::element::Storage;
 use crate::isa::{MAX_LANES, Matrix, Pairs};
 use crate::panel::Panel;
 use crate::score::block::Hiding;
@@ -129,38 +131,41 @@ fn transpose_pairs<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32], len
     s.vectorize(
         #[inline(always)]
         || {
-            for (tile, first) in (0..panel.rows()).step_by(2 * PAIRS).enumerate() {
-                let rows = panel.rows() - first;
-                panel.columns::<{ 2 * PAIRS }>(first).each_chunk(
-                    S::LANES,
-                    #[inline(always)]
-                    |index, columns| {
-                        let mut square = [s.zero(); MAX_LANES];
-                        if columns[0].len() == S::LANES && rows >= 2 * PAIRS {
-                            for pair in 0..PAIRS {
-                                let (low, high) = (columns[2 * pair], columns[2 * pair + 1]);
-                                square[pair] = s.zip_pairs(low.reinterpret_cast(), high.reinterpret_cast());
-                            }
-                        } else {
+            let (rows, columns) = (panel.rows(), panel.row(0).len());
+            // The next tile's, or the next block's first one.
+            let mut ahead = panel.ahead(2 * PAIRS, 0);
+            for (first, tile) in (0..rows).step_by(2 * PAIRS).zip(0..) {
+                for column in (0..columns).step_by(S::LANES) {
+                    let width = S::LANES.min(columns - column);
+                    for _ in 0..lines_of::<bf16>(2 * PAIRS * width) {
+                        s.prefetch_near(ahead.advance(1));
+                    }
+                    let mut square = [s.zero(); MAX_LANES];
+                    if width == S::LANES && rows - first >= 2 * PAIRS {
+                        let Some(panel) = panel.narrow(column, S::LANES) else { return };
+                        for pair in 0..PAIRS {
+                            let row = first + 2 * pair;
+                            let (low, high) = (panel.row(row), panel.row(row + 1));
+                            square[pair] = s.zip_pairs(low.reinterpret_cast(), high.reinterpret_cast());
+                        }
+                    } else {
+                        let part = |row: usize| if row < rows { &panel.row(row)[column..column + width] } else { &[][..] };
+                        for pair in 0..PAIRS {
                             let mut buffers = [[0; MAX_LANES]; 2];
-                            let [first, second] = &mut buffers;
-                            for pair in 0..PAIRS.min(rows.div_ceil(2)) {
-                                let low = whole(columns[2 * pair].reinterpret_cast(), S::LANES, first);
-                                let high = if 2 * pair + 1 < rows { columns[2 * pair + 1] } else { &[] };
-                                let high = whole(high.reinterpret_cast(), S::LANES, second);
-                                square[pair] = s.zip_pairs(low, high);
-                            }
+                            let [low, high] = &mut buffers;
+                            let row = first + 2 * pair;
+                            let low = whole(part(row).reinterpret_cast(), S::LANES, low);
+                            let high = whole(part(row + 1).reinterpret_cast(), S::LANES, high);
+                            square[pair] = s.zip_pairs(low, high);
                         }
-                        s.transpose(&mut square);
-                        let to = wide.chunks_exact_mut(length).skip(index * S::LANES);
-                        for (to, from) in to.take(columns[0].len()).zip(square) {
-                            let to = to.get_mut(tile * PAIRS..).unwrap_or_default();
-                            if let Some(to) = s.vectors_mut(to).first_mut() {
-                                *to = from;
-                            }
+                    }
+                    s.transpose(&mut square);
+                    for c in 0..width.min(MAX_LANES) {
+                        if let Some(to) = wide.get_mut((column + c) * length + tile * PAIRS..) {
+                            f32::store(s, square[c], to);
                         }
-                    },
-                );
+                    }
+                }
             }
         },
     );

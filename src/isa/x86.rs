@@ -468,9 +468,7 @@ impl Pairs for Avx512<true> {
     #[inline(always)]
     fn pair(self, low: Self::F, high: Self::F) -> Self::F {
         // SAFETY: as above.
-        let (low, high): (__m256i, __m256i) =
-            unsafe { (bits(_mm512_cvtneps_pbh(cast(low))), bits(_mm512_cvtneps_pbh(cast(high)))) };
-        self.zip(low, high)
+        self.zip(bits(unsafe { _mm512_cvtne2ps_pbh(cast(high), cast(low)) }))
     }
 
     #[inline(always)]
@@ -481,19 +479,28 @@ impl Pairs for Avx512<true> {
     #[inline(always)]
     fn zip_pairs(self, low: &[u16], high: &[u16]) -> Self::F {
         match (low.first_chunk::<16>(), high.first_chunk::<16>()) {
-            (Some(low), Some(high)) => self.zip(cast(*low), cast(*high)),
+            (Some(low), Some(high)) => {
+                let low = self.v4.avx512f._mm512_castsi256_si512(cast(*low));
+                self.zip(self.v4.avx512f._mm512_inserti64x4::<1>(low, cast(*high)))
+            }
             _ => self.zero(),
         }
     }
 }
 
 impl Avx512<true> {
-    /// Pairs of the 16 bits of each.
+    /// Pairs of the 16 bits of the low half and those of the high half.
     #[inline(always)]
-    fn zip(self, low: __m256i, high: __m256i) -> pulp::f32x16 {
-        let avx512 = self.v4.avx512f;
-        let (low, high) = (avx512._mm512_cvtepu16_epi32(low), avx512._mm512_cvtepu16_epi32(high));
-        cast(avx512._mm512_or_si512(low, avx512._mm512_slli_epi32::<16>(high)))
+    fn zip(self, halves: __m512i) -> pulp::f32x16 {
+        const ORDER: [u16; 32] = {
+            let (mut order, mut i) = ([0; 32], 0);
+            while i < 16 {
+                (order[2 * i], order[2 * i + 1]) = (i as u16, 16 + i as u16);
+                i += 1;
+            }
+            order
+        };
+        cast(self.v4.avx512bw._mm512_permutexvar_epi16(cast(ORDER), halves))
     }
 }
 
@@ -506,7 +513,7 @@ fn pairs(x: pulp::f32x16) -> __m512bh {
 
 /// What a narrowing intrinsic gives, as bits.
 #[inline(always)]
-fn bits(x: __m256bh) -> __m256i {
-    // SAFETY: both are 32 bytes of which all bits mean something.
+fn bits(x: __m512bh) -> __m512i {
+    // SAFETY: both are 64 bytes of which all bits mean something.
     unsafe { core::mem::transmute(x) }
 }

@@ -16,7 +16,7 @@
 )]
 
 use super::many::Group;
-use super::scores;
+use super::{scores, softmax};
 use crate::element::{Storage, store_part};
 use crate::isa::{Isa, MAX_LANES, Pairs};
 use crate::panel::Panel;
@@ -53,6 +53,9 @@ pub(super) trait Arithmetic<S: Isa, K, V>: Copy {
         wide: &mut [f32],
         scale: f32,
     );
+
+    /// The softmax of a group's scores, times what is left of their scale: `rest`, not 1 only where it is positive.
+    fn weigh<const VECS: usize>(self, s: S, group: &mut Group<'_>, hiding: Hiding, rest: f32);
 
     /// Adds a block's values, weighted, to the output of a group, whose keys begin with the value `first`.
     fn add<const COLS: usize, const VECS: usize>(
@@ -124,6 +127,12 @@ impl<S: Isa, K: Storage, V: Storage> Arithmetic<S, K, V> for Single {
                 scores::products::<S, f32, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
             }
         }
+    }
+
+    #[inline(always)]
+    fn weigh<const VECS: usize>(self, s: S, group: &mut Group<'_>, hiding: Hiding, _: f32) {
+        let [scores, state] = group.scores_and_state::<S, VECS>();
+        softmax::update::<S, VECS>(s, scores, state, hiding);
     }
 
     #[inline(always)]
@@ -199,6 +208,19 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
         scale_scores::<S::Plain, VECS>(s, groups, scale);
     }
 
+    /// To pairs of neighbouring keys, but where marks are of single keys.
+    #[inline(always)]
+    fn weigh<const VECS: usize>(self, s: S::Plain, group: &mut Group<'_>, hiding: Hiding, rest: f32) {
+        if hiding == Hiding::Marked {
+            scale_scores::<S::Plain, VECS>(s, core::slice::from_mut(group), rest);
+            let [scores, state] = group.scores_and_state::<S, VECS>();
+            softmax::update::<S::Plain, VECS>(s, scores, state, hiding);
+        } else {
+            let [scores, state] = group.scores_and_state::<S, VECS>();
+            softmax::update_pairs::<S, VECS>(self.0, scores, state, rest);
+        }
+    }
+
     #[inline(always)]
     fn add<const COLS: usize, const VECS: usize>(
         self,
@@ -218,8 +240,6 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
             pair_keys(self.0, values, wide.room);
             wide.holds = Holds::Pairs;
         }
-        let weights = group.weights.get_mut(..count * S::LANES * VECS).unwrap_or_default();
-        pair_rows::<S, VECS>(self.0, weights);
         let dim = values.row(0).len();
         let values = Panel::new(wide.room, dim, values.rows().div_ceil(2), dim);
         if let Some(values) = values.and_then(|values| values.part(first / 2, count.div_ceil(2))) {

@@ -222,7 +222,10 @@ where
                 let keys = sight.sequence.seen_in(&group.positions, &block);
                 group.keys = together(keys, A::KEYS, sight.sequence.length);
             }
-            arithmetic.score::<KEYS, VECS>(s, keys, block.start, first(groups, count), wide, *score_scale);
+            // Where nothing else changes them, scores are scaled as they become weights.
+            let alone = *score_scale > 0.0 && scoring.is_plain() && task.reports.inspection.is_none();
+            let (scale, rest) = if alone { (1.0, *score_scale) } else { (*score_scale, 1.0) };
+            arithmetic.score::<KEYS, VECS>(s, keys, block.start, first(groups, count), wide, scale);
             let mut wide = Wide { room: wide, holds: Holds::Nothing };
             let inspection = &mut task.reports.inspection;
             // By index, so that a single group need not lie in memory.
@@ -246,7 +249,7 @@ where
                 hidden |= hiding != Hiding::Nothing;
                 group.modify::<S, VECS>(s, scoring, hiding, inspection);
                 later.fetch(s);
-                group.update::<S, VECS>(s, hiding);
+                arithmetic.weigh::<VECS>(s, group, hiding, rest);
                 later.fetch(s);
                 let first = group.keys.start - block.start;
                 arithmetic.add::<KEYS, VECS>(s, values, first, group, hiding, &mut wide);
@@ -423,10 +426,11 @@ impl<'a> Group<'a> {
         add(self.weights, self.sums.output, fresh);
     }
 
+    /// Its scores, `VECS` vectors to a key, and the state of its rows.
     #[inline(always)]
-    fn update<S: Isa, const VECS: usize>(&mut self, s: S, hiding: Hiding) {
+    pub(super) fn scores_and_state<S: Isa, const VECS: usize>(&mut self) -> [&mut [f32]; 2] {
         let scores = self.weights.get_mut(..self.keys.len() * S::LANES * VECS).unwrap_or_default();
-        softmax::update::<S, VECS>(s, scores, self.sums.state, hiding);
+        [scores, self.sums.state]
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 //! `m = -∞`, `l = 0`; the maximum that is subtracted is then 0, so that no difference of infinities arises.
 
 use crate::element::{load_part, store_part};
-use crate::isa::{Isa, MAX_LANES};
+use crate::isa::{Isa, MAX_LANES, Pairs};
 use crate::math::exp;
 use crate::score::block::Hiding;
 use crate::score::sink;
@@ -76,6 +76,68 @@ pub(super) fn update<S: Isa, const VECS: usize>(s: S, scores: &mut [f32], state:
                 );
                 let sum = weigh(s, column, safe, s.zero(), hiding);
                 sums[v] = s.mul_add(sums[v], factors[v], sum);
+            }
+        },
+    );
+}
+
+#[cfg_attr(
+    not(any(target_arch = "x86", target_arch = "x86_64")),
+    allow(dead_code, reason = "no level of these targets has products of bf16")
+)]
+/// As [`update`], of scores times `scale`, which is positive, to pairs of weights of neighbouring keys, in the room of the first half.
+#[inline(never)]
+pub(super) fn update_pairs<S: Pairs, const VECS: usize>(
+    s: S,
+    scores: &mut [f32],
+    state: &mut [f32],
+    scale: f32,
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let scale = s.splat(scale);
+            let scores = s.vectors_mut(scores).as_chunks_mut::<VECS>().0;
+            let Some([maxima, sums, factors]) =
+                s.vectors_mut(state).as_chunks_mut::<VECS>().0.first_chunk_mut::<3>()
+            else {
+                return;
+            };
+            let mut greatest = [s.splat(f32::NEG_INFINITY); VECS];
+            for scores in scores.iter() {
+                for (greatest, &score) in greatest.iter_mut().zip(scores) {
+                    *greatest = s.max(score, *greatest);
+                }
+            }
+            let (mut safe, mut added) = ([s.zero(); VECS], [s.zero(); VECS]);
+            for v in 0..VECS {
+                let greatest = s.max(s.mul(greatest[v], scale), maxima[v]);
+                safe[v] = safe_maximum(s, greatest);
+                factors[v] = exp(s, s.sub(maxima[v], safe[v]));
+                maxima[v] = greatest;
+            }
+            for pair in 0..scores.len() / 2 {
+                let Some(&[low, high]) = scores.get(2 * pair..).and_then(|rest| rest.first_chunk()) else {
+                    return;
+                };
+                let Some(to) = scores.get_mut(pair) else { return };
+                for v in 0..VECS {
+                    let low = exp(s, s.sub(s.mul(low[v], scale), safe[v]));
+                    let high = exp(s, s.sub(s.mul(high[v], scale), safe[v]));
+                    added[v] = s.add(s.add(added[v], low), high);
+                    to[v] = s.pair(low, high);
+                }
+            }
+            if let (1, Some(&last)) = (scores.len() % 2, scores.last()) {
+                let Some(to) = scores.get_mut(scores.len() / 2) else { return };
+                for v in 0..VECS {
+                    let last = exp(s, s.sub(s.mul(last[v], scale), safe[v]));
+                    added[v] = s.add(added[v], last);
+                    to[v] = s.pair(last, s.zero());
+                }
+            }
+            for v in 0..VECS {
+                sums[v] = s.mul_add(sums[v], factors[v], added[v]);
             }
         },
     );

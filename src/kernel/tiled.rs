@@ -91,6 +91,11 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<S> {
     }
 
     #[inline(always)]
+    fn weigh<const VECS: usize>(self, s: S::Plain, group: &mut Group<'_>, hiding: Hiding, rest: f32) {
+        Arithmetic::<_, bf16, bf16>::weigh::<VECS>(self.pairs, s, group, hiding, rest);
+    }
+
+    #[inline(always)]
     fn add<const COLS: usize, const VECS: usize>(
         self,
         s: S::Plain,
@@ -110,7 +115,6 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<S> {
             wide.holds = Holds::Pairs;
         }
         let (count, row) = (group.keys.len(), S::LANES * VECS);
-        pair_rows::<S, VECS>(self.pairs.0, group.weights.get_mut(..count * row).unwrap_or_default());
         let rest = count.div_ceil(2) * row..tiles(count) * row;
         group.weights.get_mut(rest).unwrap_or_default().fill(0.0);
         let values = Panel::new(wide.room, length, dim, length);
@@ -149,7 +153,9 @@ fn transpose_pairs<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32], len
                             square[pair] = s.zip_pairs(low.reinterpret_cast(), high.reinterpret_cast());
                         }
                     } else {
-                        let part = |row: usize| if row < rows { &panel.row(row)[column..column + width] } else { &[][..] };
+                        let part = |row: usize| {
+                            if row < rows { &panel.row(row)[column..column + width] } else { &[][..] }
+                        };
                         for pair in 0..PAIRS {
                             let mut buffers = [[0; MAX_LANES]; 2];
                             let [low, high] = &mut buffers;

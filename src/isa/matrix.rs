@@ -111,30 +111,49 @@ impl Matrix {
         (found == PRESENT).then_some(Self(()))
     }
 
+    /// Products of matrices `[a, b, c]`, one after the other: to set up the unit and to release it takes some 200 cycles.
+    ///
     /// `c[i][j] = Σ_p a[i][p] · b[p][j]`, to which `c` as it was is added unless it is `fresh`; `a` has whole multiples of 16 columns
     /// of pairs, `b` as many rows of `16 · VECS` of them, and `c` as many rows of `16 · VECS` numbers as `a`. Of 16 pairs the
     /// products of first and of second numbers are summed in order, each rounded once to nearest; then both sums; then
     /// that is added to `c`. Subnormals count as 0.
+    #[inline(always)]
+    pub(crate) fn multiply<'a, T: 'a, const VECS: usize>(
+        self,
+        matrices: impl Iterator<Item = (Panel<'a, T>, &'a [f32], &'a mut [f32])>,
+        fresh: bool,
+    ) {
+        let mut configured = 0;
+        for (a, b, c) in matrices {
+            configured = self.product::<T, VECS>(a, b, c, fresh, configured);
+        }
+        if configured != 0 {
+            // SAFETY: it has been set up, which proves the unit.
+            unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        }
+    }
+
+    /// One of them, where the unit is set up for so many rows of `a` in a tile, or not at all if 0; for how many it is then.
     #[inline(never)]
-    pub(crate) fn multiply<T, const VECS: usize>(
+    fn product<T, const VECS: usize>(
         self,
         a: Panel<'_, T>,
         b: &[f32],
         c: &mut [f32],
         fresh: bool,
-    ) {
+        mut configured: u8,
+    ) -> u8 {
         const { assert!(size_of::<T>() == size_of::<f32>() && VECS >= 1 && VECS <= 3) }
         let (row, steps) = (VECS * LANES, a.row(0).len() / LANES);
         if steps == 0 || b.len() < steps * LANES * row || c.len() < a.rows() * row {
-            return;
+            return configured;
         }
         let a_row = a.row(1).as_ptr().addr().wrapping_sub(a.row(0).as_ptr().addr());
-        let mut configured = 0;
         for (first, c) in (0..a.rows()).step_by(ROWS).zip(c.chunks_mut(ROWS * row)) {
             let rows = (a.rows() - first).min(ROWS) as u8;
             if rows != configured {
                 // SAFETY: `self` proves the unit. Nobody else has anything in its registers: compilers don't use them by
-                // themselves, and what does releases them before it returns.
+                // themselves, and nothing stays in them from one product to the next.
                 unsafe { asm!("ldtilecfg [{}]", in(reg) &Config::new(rows), options(nostack, readonly)) };
                 configured = rows;
             }
@@ -147,8 +166,9 @@ impl Matrix {
                 steps,
                 fresh,
             };
-            // SAFETY: as above. There are `rows` rows of `a`, `a_row` bytes apart, and `steps` tiles in each; so many tiles in `b`, one
-            // after the other, and `rows` rows of sums, as has been checked; all of 4-byte numbers of which all bits mean something.
+            // SAFETY: as above, and it is set up. There are `rows` rows of `a`, `a_row` bytes apart, and `steps` tiles in each; so many
+            // tiles in `b`, one after the other, and `rows` rows of sums, as has been checked; all of 4-byte numbers of which all
+            // bits mean something.
             unsafe {
                 match VECS {
                     1 => products!(operands, 0 4 0),
@@ -157,8 +177,7 @@ impl Matrix {
                 }
             }
         }
-        // SAFETY: as above.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        configured
     }
 }
 
@@ -225,7 +244,10 @@ mod tests {
         let before: Vec<_> = (0..rows * row + 3).map(number).collect();
         let mut c = before.clone();
         let panel = Panel::new(&a, pairs + gap, rows, pairs).unwrap();
-        matrix.multiply::<_, VECS>(panel, &b, &mut c, fresh);
+        let mut other = c.clone();
+        let matrices = [(panel, &b[..], &mut other[..]), (panel, &b, &mut c)];
+        matrix.multiply::<_, VECS>(matrices.into_iter(), fresh);
+        assert_eq!(c, other);
         for (i, j) in (0..rows).flat_map(|i| (0..row).map(move |j| (i, j))) {
             let product = |p: usize| {
                 let (a, b) = (a[i * (pairs + gap) + p], pair(p * row + j + 5));
@@ -256,7 +278,7 @@ mod tests {
         let (a, b, mut c) = ([1.0f32; 64], [1.0; 16 * 16], [7.0; 64]);
         let mut same = |rows, cols, b: &[f32], elements| {
             let panel = Panel::new(&a, 16, rows, cols).unwrap();
-            matrix.multiply::<_, 1>(panel, b, &mut c[..elements], true);
+            matrix.multiply::<_, 1>([(panel, b, &mut c[..elements])].into_iter(), true);
             assert_eq!(c, [7.0; 64]);
         };
         same(2, 15, &b, 64);

@@ -14,7 +14,11 @@ impl Matrix {
     }
 
     /// Not called.
-    pub(crate) fn multiply<T, const VECS: usize>(self, _: Panel<'_, T>, _: &[f32], _: &mut [f32], _: bool) {
+    pub(crate) fn multiply<'a, T: 'a, const VECS: usize>(
+        self,
+        _: impl Iterator<Item = (Panel<'a, T>, &'a [f32], &'a mut [f32])>,
+        _: bool,
+    ) {
         match self {}
     }
 }

@@ -24,6 +24,8 @@ use crate::isa::{MAX_LANES, Matrix, Pairs};
 use crate::panel::Panel;
 use crate::score::block::Hiding;
 
+use core::iter;
+
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
@@ -77,15 +79,11 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<S> {
         }
         let in_place = if dim.is_multiple_of(2 * PAIRS) { keys.pairs() } else { None };
         if let Some(keys) = in_place {
-            for (group, keys) in seen(groups, keys, start) {
-                self.matrix.multiply::<_, VECS>(keys, group.queries, group.weights, true);
-            }
+            self.matrix.multiply::<_, VECS>(products(groups, keys, start), true);
         } else {
             pair_neighbours(self.pairs.0, keys, wide, length);
             let Some(keys) = Panel::new(wide, length, keys.rows(), length) else { return };
-            for (group, keys) in seen(groups, keys, start) {
-                self.matrix.multiply::<_, VECS>(keys, group.queries, group.weights, true);
-            }
+            self.matrix.multiply::<_, VECS>(products(groups, keys, start), true);
         }
         scale_scores::<S::Plain, VECS>(s, groups, scale);
     }
@@ -122,10 +120,25 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<S> {
             group.add_with::<S::Plain, VECS>(
                 s,
                 #[inline(always)]
-                |weights, output, fresh| self.matrix.multiply::<_, VECS>(values, weights, output, fresh),
+                |weights, output, fresh| {
+                    self.matrix.multiply::<_, VECS>(iter::once((values, weights, output)), fresh);
+                },
             );
         }
     }
+}
+
+/// Of the groups that see something of a block that begins at `start`: keys, queries and scores.
+#[inline(always)]
+fn products<'g, T>(
+    groups: &'g mut [Group<'_>],
+    keys: Panel<'g, T>,
+    start: usize,
+) -> impl Iterator<Item = (Panel<'g, T>, &'g [f32], &'g mut [f32])> {
+    seen(groups, keys, start).map(
+        #[inline(always)]
+        |(group, keys)| (keys, &*group.queries, &mut *group.weights),
+    )
 }
 
 /// `wide[column][pair]`: the rows of a panel in pairs of neighbours, transposed, `length` pairs from column to column, with zeros

@@ -78,6 +78,8 @@ fn grid<'a, T>(
 }
 
 impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
+    const STORAGE: KvStorage = if K::WIDENS || V::WIDENS { KvStorage::Narrow } else { KvStorage::F32 };
+
     /// The one validation of operands; the shape and the modifiers have been checked.
     pub(crate) fn new(
         (shape, level, pairs, modifiers): (Shape, Level, Option<PairsLevel>, Modifiers<'a>),
@@ -149,14 +151,13 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// calls of a model.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        let storage = if K::WIDENS || V::WIDENS { KvStorage::Narrow } else { KvStorage::F32 };
-        self.shape.scratch_len_at(self.level, storage)
+        self.shape.scratch_len_at(self.level, Self::STORAGE)
     }
 
     /// How many threads will draw the [`items`](Self::items), for their number: with few threads they may be greater. 32 unless this is
     /// called, at least 1. The bits stay the same, and [`run`](Self::run) is one thread whatever was said.
     ///
-    /// An item of a prompt has up to 192 rows of a KV head (AVX-512), 128 (AVX2) or 64 (NEON, wasm), fewer where heads are large. They
+    /// An item of a prompt has up to 192 rows of a KV head (AVX-512; 384 where keys or values are not f32), 128 (AVX2) or 64 (NEON, wasm), fewer where heads are large. They
     /// share each block of keys and values, so that less is read and widened. Where several threads would get fewer than eight items each,
     /// items are smaller, but not below 96 (AVX-512) or 32 rows.
     ///
@@ -331,7 +332,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
 
     /// The items for so many threads.
     fn items_of(&mut self, threads: usize) -> Items<'_, 'a, Q, K, V, O> {
-        let groups = groups(&self.shape, self.level, threads);
+        let groups = groups(&self.shape, self.level, Self::STORAGE, threads);
         let cuts = Cuts::of(self.shape.shared_rows(), groups, self.level, self.pairs.is_some());
         let tiles = cuts.count();
         let split = CHUNKS && self.inspection.is_none();

@@ -172,7 +172,7 @@ const fn many_of(shape: &Shape, all: usize, level: Level, storage: KvStorage, ve
     let rows = tile.lanes * vecs;
     let needed = div_up(all, rows);
     let dim = if shape.head_dim > shape.value_dim { shape.head_dim } else { shape.value_dim };
-    let most = most_groups(shape, level);
+    let most = most_groups(shape, level, storage);
     let groups = if needed < most { needed } else { most };
     // Where there are more groups all keys are one chunk.
     let totals = if groups < tile.least_groups() { groups } else { tile.least_groups() };

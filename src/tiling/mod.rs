@@ -35,8 +35,11 @@ pub(crate) struct Tile {
     pub(crate) half: usize,
     /// Groups of a work item at most: they share each block of K and V, which is widened, and read from beyond the second-level
     /// cache, once for all. Four take 6 % less time than two in f16 and 0 to 5 % in f32, eight 2 to 5 % less again in f16 and 1 % in f32,
-    /// sixteen are slower (AVX2 on Zen 3, 128 to 2,048 tokens, d 64 and 128).
+    /// sixteen are slower (AVX2 on Zen 3, 128 to 2,048 tokens, d 64 and 128). At AVX-512 eight take 4 to 9 % less than four where a matrix unit
+    /// multiplies, for which values are transposed, 0 to 1 % less in f16 (Emerald Rapids).
     pub(crate) groups: usize,
+    /// And where keys and values are f32, which are not widened: at AVX-512 eight take 2 to 4 % more than four.
+    f32_groups: usize,
     /// And as many as have at most so many queries, weights and outputs together, half of a second-level cache: at d 256 eight are 1 %
     /// slower than four in f16.
     cached: usize,
@@ -94,7 +97,8 @@ impl Tile {
                 lanes: 16,
                 vecs: 3,
                 half: 2,
-                groups: if SINGLE_TILE { 2 } else { 4 },
+                groups: if SINGLE_TILE { 2 } else { 8 },
+                f32_groups: if SINGLE_TILE { 2 } else { 4 },
                 cached: 1 << 17,
                 block: 96,
                 values_ahead: 0,
@@ -109,6 +113,7 @@ impl Tile {
                 vecs: 2,
                 half: 1,
                 groups: if SINGLE_TILE { 2 } else { 8 },
+                f32_groups: if SINGLE_TILE { 2 } else { 8 },
                 cached: 1 << 16,
                 block: 192,
                 values_ahead: 4,
@@ -123,6 +128,7 @@ impl Tile {
                 vecs: 4,
                 half: if cfg!(target_arch = "wasm32") { 1 } else { 2 },
                 groups: if SINGLE_TILE { 2 } else { 4 },
+                f32_groups: if SINGLE_TILE { 2 } else { 4 },
                 cached: 1 << 15,
                 block: 64,
                 values_ahead: 0,
@@ -137,6 +143,7 @@ impl Tile {
                 vecs: if SINGLE_TILE { 3 } else { 4 },
                 half: 1,
                 groups: 1,
+                f32_groups: 1,
                 cached: 0,
                 // The output is taken in once a block: as long as 2.5 KB of scratch allow at head_dim 64.
                 block: if SINGLE_TILE { 32 } else { 16 },
@@ -305,15 +312,19 @@ const fn items_for(threads: usize) -> usize {
 const ITEMS_EACH: usize = 8;
 
 /// How many groups a work item has at most.
-const fn most_groups(shape: &Shape, level: Level) -> usize {
+const fn most_groups(shape: &Shape, level: Level, storage: KvStorage) -> usize {
     let tile = Tile::of(level);
+    let all = match storage {
+        KvStorage::F32 => tile.f32_groups,
+        KvStorage::Narrow => tile.groups,
+    };
     if SINGLE_TILE || MAX_GROUPS == 1 {
-        return tile.groups;
+        return all;
     }
     let row = shape.head_dim.saturating_add(shape.value_dim).saturating_add(tile.block);
     let (most, _) = div_rem(tile.cached, row.saturating_mul(tile.group_rows()));
-    if most > tile.groups {
-        tile.groups
+    if most > all {
+        all
     } else if most < tile.least_groups() {
         tile.least_groups()
     } else {
@@ -322,7 +333,7 @@ const fn most_groups(shape: &Shape, level: Level) -> usize {
 }
 
 /// How many groups a work item has where so many threads draw them: as many as leave enough items, shared out evenly.
-pub(crate) const fn groups(shape: &Shape, level: Level, threads: usize) -> usize {
+pub(crate) const fn groups(shape: &Shape, level: Level, storage: KvStorage, threads: usize) -> usize {
     let tile = Tile::of(level);
     if SINGLE_TILE || MAX_GROUPS == 1 {
         return tile.groups;
@@ -331,7 +342,7 @@ pub(crate) const fn groups(shape: &Shape, level: Level, threads: usize) -> usize
     // Of the rows that aren't cut off.
     let all = div_up(Cuts::of(shape.shared_rows(), tile.groups, level, false).wide, tile.group_rows());
     let enough = if threads == 1 { 1 } else { threads.saturating_mul(ITEMS_EACH) };
-    let mut groups = most_groups(shape, level);
+    let mut groups = most_groups(shape, level, storage);
     while groups > tile.least_groups() && div_up(all, groups).saturating_mul(heads) < enough {
         groups -= 1;
     }
@@ -468,23 +479,30 @@ mod tests {
                     head_dim: dim,
                     value_dim: dim,
                 };
-                let most = most_groups(&shape, level);
-                assert!((tile.least_groups()..=tile.groups).contains(&most), "{level}, d {dim}");
-                let mut last = most;
-                for threads in [1, 2, 3, 8, 32, usize::MAX] {
-                    let groups = groups(&shape, level, threads);
-                    assert!(
-                        (tile.least_groups()..=last).contains(&groups),
-                        "{level}, d {dim}, {rows} rows: {groups} for {threads} threads"
-                    );
-                    last = groups;
-                    let room = many(&shape, level, KvStorage::F32, tile.vecs).groups;
-                    let cuts = Cuts::of(rows, groups, level, false);
-                    for (_, count) in (0..cuts.count()).map(|index| cuts.item(index)) {
-                        assert!(count.div_ceil(tile.group_rows()) <= room, "{level}, d {dim}, {rows} rows");
+                for storage in [KvStorage::F32, KvStorage::Narrow] {
+                    let mut last = most_groups(&shape, level, storage);
+                    assert!((tile.least_groups()..=tile.groups).contains(&last), "{level}, d {dim}");
+                    for threads in [1, 2, 3, 8, 32, usize::MAX] {
+                        let groups = groups(&shape, level, storage, threads);
+                        assert!(
+                            (tile.least_groups()..=last).contains(&groups),
+                            "{level}, d {dim}, {rows} rows: {groups} for {threads} threads"
+                        );
+                        last = groups;
+                        let room = many(&shape, level, storage, tile.vecs).groups;
+                        let cuts = Cuts::of(rows, groups, level, false);
+                        for (_, count) in (0..cuts.count()).map(|index| cuts.item(index)) {
+                            assert!(
+                                count.div_ceil(tile.group_rows()) <= room,
+                                "{level}, d {dim}, {rows} rows"
+                            );
+                        }
+                        let enough = threads == 1 || cuts.count() * 6 >= threads.saturating_mul(ITEMS_EACH);
+                        assert!(
+                            SINGLE_TILE || enough || groups == tile.least_groups(),
+                            "{level}, {rows} rows"
+                        );
                     }
-                    let enough = threads == 1 || cuts.count() * 6 >= threads.saturating_mul(ITEMS_EACH);
-                    assert!(SINGLE_TILE || enough || groups == tile.least_groups(), "{level}, {rows} rows");
                 }
             }
         }
@@ -508,7 +526,8 @@ mod tests {
                 (2048, 4, 4),
                 (2048, 32, 2),
             ] {
-                assert_eq!(groups(&shape(rows), level, threads), expected, "{rows} rows, {threads} threads");
+                let groups = groups(&shape(rows), level, KvStorage::F32, threads);
+                assert_eq!(groups, expected, "{rows} rows, {threads} threads");
             }
         }
     }

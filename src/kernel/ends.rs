@@ -6,7 +6,7 @@ use core::ops::Range;
 use half::{bf16, f16};
 
 use super::later::Later;
-use super::{Rest, few, many};
+use super::{Rest, few, squares};
 use crate::element::{ByType, Storage};
 use crate::isa::{Isa, Level, Op, TileOp};
 use crate::panel::{Rows, RowsMut};
@@ -20,10 +20,10 @@ pub(crate) struct Ends<'a, Q, O> {
 
 /// What the nest does with queries and outputs.
 pub(super) trait Steps {
-    /// See [`many::load_queries`].
+    /// See [`squares::load_queries`].
     fn load<S: Isa, const VECS: usize>(&mut self, s: S, first: usize, scale: f32, queries: &mut [f32]);
 
-    /// See [`many::finish`].
+    /// See [`squares::finish`].
     fn finish<S: Isa, const VECS: usize>(
         &mut self,
         s: S,
@@ -70,7 +70,7 @@ pub(super) enum Finish<'s, 'a> {
 impl<Q: Storage, O: Storage> Steps for Ends<'_, Q, O> {
     #[inline(always)]
     fn load<S: Isa, const VECS: usize>(&mut self, s: S, first: usize, scale: f32, queries: &mut [f32]) {
-        many::load_queries::<S, Q, VECS>(s, &{ self.queries }, first, scale, queries);
+        squares::load_queries::<S, Q, VECS>(s, &{ self.queries }, first, scale, queries);
     }
 
     #[inline(always)]
@@ -82,7 +82,7 @@ impl<Q: Storage, O: Storage> Steps for Ends<'_, Q, O> {
         rows: Range<usize>,
         rest: Rest<'_, '_>,
     ) {
-        many::finish::<S, O, VECS>(s, output, state, rows, rest, self.out);
+        squares::finish::<S, O, VECS>(s, output, state, rows, rest, self.out);
     }
 
     #[inline(always)]
@@ -214,7 +214,7 @@ struct LoadOfTile<'s, 'r, 'a, S, Q> {
 impl<S: Isa, Q: Storage> TileOp for LoadOfTile<'_, '_, '_, S, Q> {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
-        many::load_queries::<S, Q, VECS>(self.s, self.rows, self.first, self.scale, self.queries);
+        squares::load_queries::<S, Q, VECS>(self.s, self.rows, self.first, self.scale, self.queries);
     }
 }
 
@@ -249,6 +249,6 @@ impl<S: Isa, O: Storage> TileOp for FinishOfTile<'_, '_, '_, '_, S, O> {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
         let Self { s, output, state, rows, rest, out } = self;
-        many::finish::<S, O, VECS>(s, output, state, rows, rest, out);
+        squares::finish::<S, O, VECS>(s, output, state, rows, rest, out);
     }
 }

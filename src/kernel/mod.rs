@@ -24,6 +24,7 @@ mod later;
 mod many;
 mod scores;
 mod softmax;
+mod squares;
 mod tiled;
 mod values;
 

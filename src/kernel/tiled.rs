@@ -160,29 +160,26 @@ fn transpose_pairs<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32], len
                     let mut square = [s.zero(); MAX_LANES];
                     if width == S::LANES && rows - first >= 2 * PAIRS {
                         let Some(panel) = panel.narrow(column, S::LANES) else { return };
-                        for pair in 0..PAIRS {
+                        for (pair, to) in square.iter_mut().enumerate() {
                             let row = first + 2 * pair;
                             let (low, high) = (panel.row(row), panel.row(row + 1));
-                            square[pair] = s.zip_pairs(low.reinterpret_cast(), high.reinterpret_cast());
+                            *to = s.zip_pairs(low.reinterpret_cast(), high.reinterpret_cast());
                         }
                     } else {
                         let part = |row: usize| {
-                            if row < rows { &panel.row(row)[column..column + width] } else { &[][..] }
+                            let numbers = if row < rows { panel.row(row) } else { &[] };
+                            numbers.get(column..column + width).unwrap_or_default().reinterpret_cast()
                         };
-                        for pair in 0..PAIRS {
-                            let mut buffers = [[0; MAX_LANES]; 2];
-                            let [low, high] = &mut buffers;
-                            let row = first + 2 * pair;
-                            let low = whole(part(row).reinterpret_cast(), S::LANES, low);
-                            let high = whole(part(row + 1).reinterpret_cast(), S::LANES, high);
-                            square[pair] = s.zip_pairs(low, high);
+                        for (pair, to) in square.iter_mut().enumerate() {
+                            let (row, [mut low, mut high]) = (first + 2 * pair, [[0; MAX_LANES]; 2]);
+                            let low = whole(part(row), S::LANES, &mut low);
+                            *to = s.zip_pairs(low, whole(part(row + 1), S::LANES, &mut high));
                         }
                     }
                     s.transpose(&mut square);
-                    for c in 0..width.min(MAX_LANES) {
-                        if let Some(to) = wide.get_mut((column + c) * length + tile * PAIRS..) {
-                            f32::store(s, square[c], to);
-                        }
+                    for (index, &from) in square.iter().enumerate().take(width) {
+                        let to = (column + index) * length + tile * PAIRS;
+                        f32::store(s, from, wide.get_mut(to..).unwrap_or_default());
                     }
                 }
             }

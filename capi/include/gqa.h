@@ -271,7 +271,8 @@ typedef struct gqa_error {
 
 // Lets prompts over bf16 keys and values be multiplied in bf16, summed in float, on machines that gain by it: the
 // softmax's weights are rounded to bf16 then, and so are queries, which puts outputs off by up to 2^-8 times the
-// weighted mean of |v| (and scores by 2^-8 times scale * the sum of |q k|, if queries are not stored in bf16).
+// weighted mean of |v| (and scores by 2^-8 times scale * the sum of |q k|, if queries are not stored in bf16). On x86-64 Linux the
+// system is asked for the registers of a matrix unit then, once for the process (arch_prctl).
 #define GQA_BF16_DOT 16
 
 // The last row stands at the last key of its sequence, with its key length.

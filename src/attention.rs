@@ -255,6 +255,8 @@ impl<'a> Attention<'a> {
     {
         self.check_modifiers()?;
         let pairs = match self.bf16_dot {
+            // Then nobody asks for the matrix unit either.
+            _ if !(K::PAIRS && V::PAIRS) => None,
             Bf16Dot::Never => None,
             Bf16Dot::WhereFaster => self.level.faster_pairs(),
             Bf16Dot::WherePresent => self.level.pairs().map(PairsLevel::with_matrix),

@@ -91,7 +91,6 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         let k = k.checked(Operand::Key, [batch, kv_heads, kv_len], head_dim)?;
         let v = v.checked(Operand::Value, [batch, kv_heads, kv_len], value_dim)?;
         let out = grid(Operand::Output, out, &shape, value_dim)?;
-        let pairs = pairs.filter(|_| K::PAIRS && V::PAIRS);
         Ok(Self {
             shape,
             level,

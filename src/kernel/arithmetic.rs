@@ -54,7 +54,7 @@ pub(super) trait Arithmetic<S: Isa, K, V>: Copy {
         scale: f32,
     );
 
-    /// The softmax of a group's scores, times what is left of their scale: `rest`, not 1 only where it is positive.
+    /// The softmax of a group's scores, times what is left of their scale: `rest`, not 1 only where nothing is hidden, and positive.
     fn weigh<const VECS: usize>(self, s: S, group: &mut Group<'_>, hiding: Hiding, rest: f32);
 
     /// Adds a block's values, weighted, to the output of a group, whose keys begin with the value `first`.
@@ -211,12 +211,10 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
     /// To pairs of neighbouring keys, but where marks are of single keys.
     #[inline(always)]
     fn weigh<const VECS: usize>(self, s: S::Plain, group: &mut Group<'_>, hiding: Hiding, rest: f32) {
+        let [scores, state] = group.scores_and_state::<S, VECS>();
         if hiding == Hiding::Marked {
-            scale_scores::<S::Plain, VECS>(s, core::slice::from_mut(group), rest);
-            let [scores, state] = group.scores_and_state::<S, VECS>();
             softmax::update::<S::Plain, VECS>(s, scores, state, hiding);
         } else {
-            let [scores, state] = group.scores_and_state::<S, VECS>();
             softmax::update_pairs::<S, VECS>(self.0, scores, state, rest);
         }
     }

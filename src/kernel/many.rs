@@ -18,7 +18,7 @@ use core::ops::Range;
 
 use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
 use super::later::Later;
-use super::{Nest, Rest, Sight, Steps, Task, Trust, softmax, values};
+use super::{Nest, Rest, Sight, Steps, Task, Trust, scores, softmax, values};
 use crate::element::Storage;
 use crate::isa::Isa;
 use crate::panel::Panel;
@@ -40,6 +40,8 @@ pub(super) struct Group<'a> {
     positions: Range<usize>,
     /// Which keys of the block they see; empty for none.
     pub(super) keys: Range<usize>,
+    /// Whether the values of hidden keys may be finite, as far as is known.
+    trusted: bool,
     /// Whether nothing has been added to the output, which then holds anything; not where size goes before speed.
     fresh: bool,
 }
@@ -195,6 +197,9 @@ where
         let Self { s, task, scoring, sight, groups, count, wide, score_scale, later, arithmetic, .. } = self;
         let (s, arithmetic, count) = (*s, *arithmetic, *count);
         for group in present(groups, count) {
+            // Each by what it came to itself, so that it doesn't matter which groups an item has.
+            group.trusted =
+                trust == Trust::Full || MAX_GROUPS > 1 && !values::holds_nan(s, group.sums.output);
             group.sums.reset::<S, VECS>(s);
             group.fresh = !SINGLE_TILE;
             if SINGLE_TILE {
@@ -234,17 +239,19 @@ where
                 }
                 let hiding = if !scoring.hides(&group.positions, &group.keys) {
                     Hiding::Nothing
-                } else if trust == Trust::Full
+                } else if group.trusted
                     || values
                         .part(group.keys.start - block.start, group.keys.len())
                         .is_none_or(|values| values::is_finite(s, values))
                 {
-                    // Of its own keys, so that it doesn't matter which groups an item has.
+                    // Of its own keys, as above.
                     Hiding::Some
                 } else {
                     Hiding::Marked
                 };
                 hidden |= hiding != Hiding::Nothing;
+                // Where something is hidden scores are clamped, which is done to scaled ones.
+                let rest = if hiding == Hiding::Nothing { rest } else { group.scale::<S, VECS>(s, rest) };
                 group.modify::<S, VECS>(s, scoring, hiding, inspection);
                 later.fetch(s);
                 arithmetic.weigh::<VECS>(s, group, hiding, rest);
@@ -371,6 +378,7 @@ impl<'a> Group<'a> {
             rows: 0..0,
             positions: 0..0,
             keys: 0..0,
+            trusted: true,
             fresh: false,
         }
     }
@@ -386,6 +394,7 @@ impl<'a> Group<'a> {
             positions: place.positions(rows.clone()),
             rows,
             keys: 0..0,
+            trusted: true,
             fresh: true,
         }
     }
@@ -422,6 +431,15 @@ impl<'a> Group<'a> {
             values::rescale::<S, VECS>(s, self.sums.output, factors);
         }
         add(self.weights, self.sums.output, fresh);
+    }
+
+    /// Multiplies its scores; what is left to multiply them by.
+    #[inline(always)]
+    fn scale<S: Isa, const VECS: usize>(&mut self, s: S, scale: f32) -> f32 {
+        if scale != 1.0 {
+            scores::scale::<S, VECS>(s, self.weights, self.keys.len(), scale);
+        }
+        1.0
     }
 
     /// Its scores, `VECS` vectors to a key, and the state of its rows.

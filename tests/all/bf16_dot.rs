@@ -140,7 +140,9 @@ fn the_machine_has_what_is_expected_and_uses_it() {
 fn what_is_hidden_does_not_matter() {
     let mut rng = Rng(3);
     // Pairs of keys are copied where the dimension is odd, and for a matrix unit.
-    for (kv_len, dim) in [97, 100, 191, 193].into_iter().flat_map(|kv_len| [(kv_len, 33), (kv_len, 34)]) {
+    for (kv_len, dim) in
+        [97, 100, 191, 193].into_iter().flat_map(|kv_len| [9, 33, 34, 64].map(|dim| (kv_len, dim)))
+    {
         let shape = shape(1, [3, 1], [33, kv_len], dim);
         let modifiers = Modifiers { left: Some(20), right: Some(0), ..Modifiers::default() };
         let mut numbers = random_operands(&shape, &mut rng);
@@ -159,6 +161,26 @@ fn what_is_hidden_does_not_matter() {
                 call.bf16_dot = bf16_dot;
                 expected.check(&call.run::<f32>(), None, &(shape, level, bf16_dot));
             }
+        }
+    }
+}
+
+/// A visible key has a score of -∞ and a value that is NaN, which shows: also where other keys are hidden, and whatever the scale.
+#[test]
+fn a_visible_score_of_minus_infinity_is_not_hidden() {
+    let shape = shape(1, [2, 1], [33, 64], 64);
+    let mut numbers = random_operands(&shape, &mut Rng(4));
+    numbers[0].iter_mut().for_each(|q| *q = q.abs() + 0.5);
+    numbers[1][..64].fill(f64::NEG_INFINITY);
+    numbers[2][..64].fill(f64::NAN);
+    let operands = Operands::<bf16, bf16, bf16>::new(&shape, [Layout::Bhsd; 3], &numbers);
+    for (level, scale) in levels().flat_map(|level| [0.3, 1.0, 1.5].map(|scale| (level, scale))) {
+        let modifiers = Modifiers { scale: Some(scale), ..Modifiers::causal() };
+        let mut call = operands.call(&shape, &modifiers, level);
+        for bf16_dot in PRESENT {
+            call.bf16_dot = bf16_dot;
+            let out = call.run::<f32>().out.numbers();
+            assert!(out.iter().all(|x| x.is_nan()), "{level} {bf16_dot:?} {scale}");
         }
     }
 }

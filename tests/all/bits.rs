@@ -489,16 +489,18 @@ impl Visit for Beside {
 }
 
 /// A prompt of many rows: fewer threads, fewer items, of more rows.
-struct Prompt(Shape, Modifiers);
+struct Prompt(Shape, Modifiers, Special);
+
+/// A value that only some rows don't see, if there are causal limits: which one, and what.
+#[derive(Clone, Copy)]
+struct Special(usize, f64);
 
 impl Visit for Prompt {
     fn visit<Q: Number, K: Number, V: Number, O: Number>(self) {
-        let Self(shape, modifiers) = self;
+        let Self(shape, modifiers, Special(at, special)) = self;
         let mut numbers = random_operands(&shape, &mut Rng(16));
-        // A value that only some rows don't see.
         if modifiers.right.is_some() {
-            let last = numbers[2].len() - 1;
-            numbers[2][last] = f64::NAN;
+            numbers[2][at] = special;
         }
         let operands = Operands::<Q, K, V>::new(&shape, [Layout::Bshd; 3], &numbers);
         for (level, bf16_dot) in levels().flat_map(|level| BF16_DOTS.map(|dot| (level, dot))) {
@@ -530,6 +532,7 @@ fn any_rows_of_an_item() {
     let cases = [([6, 2], [71, 95]), ([16, 1], [27, 100]), ([2, 1], [150, 500]), ([4, 4], [230, 60])];
     for (index, (heads, lens)) in cases.into_iter().enumerate().take(support::times(cases.len())) {
         let shape = Shape { value_dim: 16 + index, ..support::shape(1, heads, lens, 40) };
+        let last = Special(shape.kv_heads * shape.kv_len * shape.value_dim - 1, f64::NAN);
         let alignment = Alignment::BottomRight;
         let short = Modifiers { left: Some(20), alignment, ..Modifiers::causal() };
         let all = all_modifiers(&Shape { batch: 3, ..shape }, &mut Rng(17));
@@ -537,12 +540,20 @@ fn any_rows_of_an_item() {
             for lengths in [&mut modifiers.key_lengths, &mut modifiers.prefix_lengths] {
                 lengths.iter_mut().for_each(|lengths| lengths.truncate(1));
             }
-            visit_some(index + number, Prompt(shape, modifiers.clone()));
+            visit_some(index + number, Prompt(shape, modifiers.clone(), last));
             if number > 1 {
-                Prompt(shape, modifiers).visit::<f32, bf16, bf16, f32>();
+                Prompt(shape, modifiers, last).visit::<f32, bf16, bf16, f32>();
             }
         }
     }
+}
+
+/// Where a value is infinite some rows are computed again. Which ones must not depend on the rows beside them in an item.
+#[cfg(not(miri))]
+#[test]
+fn any_rows_beside_an_infinite_value() {
+    let shape = support::shape(1, [2, 1], [192, 192], 64);
+    Prompt(shape, Modifiers::causal(), Special(100 * 64 + 1, f64::INFINITY)).visit::<bf16, bf16, bf16, f32>();
 }
 
 /// Runs the items in some order.

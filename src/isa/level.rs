@@ -203,7 +203,9 @@ impl Level {
 
     /// Whether these are by a matrix unit: `avx512` where there is AMX-BF16 (Sapphire Rapids and later), on x86-64 Linux. The first
     /// time this asks the system for the unit's registers (`arch_prctl`), as [`Attention::bf16_dot`](crate::Attention::bf16_dot)
-    /// does where it may take them: for the process, which then needs 8 KiB more for the frames of signals.
+    /// does where it may take them: for the process, once and for all. From then on alternate signal stacks (`sigaltstack`) must have
+    /// room for them, some 11 KiB, and are refused if they are smaller, as the old `SIGSTKSZ` of 8 KiB is; where a thread has
+    /// such a stack already, the system refuses the unit.
     #[must_use]
     pub fn has_bf16_matrix(self) -> bool {
         self.pairs().is_some_and(|pairs| pairs.with_matrix().has_matrix())

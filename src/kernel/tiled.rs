@@ -1,9 +1,10 @@
-//! Products of bf16 by a matrix unit, an [`Arithmetic`] of the many-rows kernel, laid out as in [`Paired`] but for
+//! Products of bf16 by a matrix unit, an [`Arithmetic`] of the many-rows kernel (but for the scores of heads of fewer than 16, which are
+//! [`Paired`]'s), laid out as in [`Paired`] but for
 //!
 //! | | |
 //! |---|---|
 //! | queries | zeros after them, to whole tiles of 16 pairs |
-//! | keys | in place where the dimension is a multiple of 32; else copied, with zeros after each |
+//! | keys | in place where the dimension is a multiple of 32 and the stride even; else copied, with zeros after each |
 //! | weights | zeros after them, to whole tiles of 16 pairs |
 //! | values | `[value_dim][key / 2]` pairs of neighbouring keys: transposed |
 //!

@@ -197,9 +197,10 @@ where
         let Self { s, task, scoring, sight, groups, count, wide, score_scale, later, arithmetic, .. } = self;
         let (s, arithmetic, count) = (*s, *arithmetic, *count);
         for group in present(groups, count) {
-            // Each by what it came to itself, so that it doesn't matter which groups an item has.
-            group.trusted =
-                trust == Trust::Full || MAX_GROUPS > 1 && !values::holds_nan(s, group.sums.output);
+            if A::KEYS > 1 {
+                // Each by what it came to itself, so that it doesn't matter which groups an item has.
+                group.trusted = trust == Trust::Full || !values::holds_nan(s, group.sums.output);
+            }
             group.sums.reset::<S, VECS>(s);
             group.fresh = !SINGLE_TILE;
             if SINGLE_TILE {
@@ -226,7 +227,8 @@ where
                 group.keys = together(keys, A::KEYS, sight.sequence.length);
             }
             // Where nothing else changes them, scores are scaled as they become weights.
-            let alone = *score_scale > 0.0 && scoring.is_plain() && task.reports.inspection.is_none();
+            let alone =
+                A::KEYS > 1 && *score_scale > 0.0 && scoring.is_plain() && task.reports.inspection.is_none();
             let (scale, rest) = if alone { (1.0, *score_scale) } else { (*score_scale, 1.0) };
             arithmetic.score::<KEYS, VECS>(s, keys, block.start, first(groups, count), wide, scale);
             let mut wide = Wide { room: wide, holds: Holds::Nothing };
@@ -239,7 +241,7 @@ where
                 }
                 let hiding = if !scoring.hides(&group.positions, &group.keys) {
                     Hiding::Nothing
-                } else if group.trusted
+                } else if (if A::KEYS > 1 { group.trusted } else { trust == Trust::Full })
                     || values
                         .part(group.keys.start - block.start, group.keys.len())
                         .is_none_or(|values| values::is_finite(s, values))
@@ -251,7 +253,11 @@ where
                 };
                 hidden |= hiding != Hiding::Nothing;
                 // Where something is hidden scores are clamped, which is done to scaled ones.
-                let rest = if hiding == Hiding::Nothing { rest } else { group.scale::<S, VECS>(s, rest) };
+                let rest = if A::KEYS == 1 || hiding == Hiding::Nothing {
+                    rest
+                } else {
+                    group.scale::<S, VECS>(s, rest)
+                };
                 group.modify::<S, VECS>(s, scoring, hiding, inspection);
                 later.fetch(s);
                 arithmetic.weigh::<VECS>(s, group, hiding, rest);

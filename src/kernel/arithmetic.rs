@@ -36,6 +36,9 @@ pub(super) trait MulAdd<S: Isa> {
 pub(super) trait Arithmetic<S: Isa, K, V>: Copy {
     /// Keys that go together: what a group sees of a block begins and ends at multiples, but for the block's end.
     const KEYS: usize;
+    /// Whether numbers are rounded to be multiplied: then what is computed again in f32 has other bits, and the scale may come after
+    /// the products.
+    const ROUNDS: bool = Self::KEYS > 1;
 
     /// The factor of the queries as they are loaded, and the one of the scores.
     fn scales(scale: f32) -> (f32, f32);

@@ -40,7 +40,7 @@ pub(super) struct Group<'a> {
     positions: Range<usize>,
     /// Which keys of the block they see; empty for none.
     pub(super) keys: Range<usize>,
-    /// Whether the values of hidden keys may be finite, as far as is known.
+    /// Whether the values of hidden keys may be finite, as far as is known; where an arithmetic rounds.
     trusted: bool,
     /// Whether nothing has been added to the output, which then holds anything; not where size goes before speed.
     fresh: bool,
@@ -197,7 +197,7 @@ where
         let Self { s, task, scoring, sight, groups, count, wide, score_scale, later, arithmetic, .. } = self;
         let (s, arithmetic, count) = (*s, *arithmetic, *count);
         for group in present(groups, count) {
-            if A::KEYS > 1 {
+            if A::ROUNDS {
                 // Each by what it came to itself, so that it doesn't matter which groups an item has.
                 group.trusted = trust == Trust::Full || !values::holds_nan(s, group.sums.output);
             }
@@ -228,7 +228,7 @@ where
             }
             // Where nothing else changes them, scores are scaled as they become weights.
             let alone =
-                A::KEYS > 1 && *score_scale > 0.0 && scoring.is_plain() && task.reports.inspection.is_none();
+                A::ROUNDS && *score_scale > 0.0 && scoring.is_plain() && task.reports.inspection.is_none();
             let (scale, rest) = if alone { (1.0, *score_scale) } else { (*score_scale, 1.0) };
             arithmetic.score::<KEYS, VECS>(s, keys, block.start, first(groups, count), wide, scale);
             let mut wide = Wide { room: wide, holds: Holds::Nothing };
@@ -239,9 +239,10 @@ where
                 if group.keys.is_empty() {
                     continue;
                 }
+                let trusted = if A::ROUNDS { group.trusted } else { trust == Trust::Full };
                 let hiding = if !scoring.hides(&group.positions, &group.keys) {
                     Hiding::Nothing
-                } else if (if A::KEYS > 1 { group.trusted } else { trust == Trust::Full })
+                } else if trusted
                     || values
                         .part(group.keys.start - block.start, group.keys.len())
                         .is_none_or(|values| values::is_finite(s, values))
@@ -253,7 +254,7 @@ where
                 };
                 hidden |= hiding != Hiding::Nothing;
                 // Where something is hidden scores are clamped, which is done to scaled ones.
-                let rest = if A::KEYS == 1 || hiding == Hiding::Nothing {
+                let rest = if !A::ROUNDS || hiding == Hiding::Nothing {
                     rest
                 } else {
                     group.scale::<S, VECS>(s, rest)

@@ -52,7 +52,7 @@ pub struct Attention<'a> {
     modifiers: Modifiers<'a>,
 }
 
-/// When prompts over bf16 keys and values are multiplied in bf16: see [`Attention::bf16_dot`].
+/// When bf16 keys and values are multiplied in bf16: see [`Attention::bf16_dot`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Bf16Dot {
     /// The arithmetic is f32.
@@ -92,15 +92,15 @@ impl<'a> Attention<'a> {
         &self.shape
     }
 
-    /// Whether prompts over bf16 keys and values may be multiplied in bf16 (and summed in f32): not unless this is called.
-    /// For keys or values of another type, at other levels, for decoding, where memory is the limit, and for the few last rows of a
-    /// prompt, past its whole tiles, it changes nothing.
+    /// Whether bf16 keys and values may be multiplied in bf16 (and summed in f32): not unless this is called. Of prompts where a level
+    /// has such products; of few rows, as a decoded token's heads are or the last rows of a prompt past its whole tiles, by a matrix unit
+    /// alone, where `value_dim` is a multiple of 16 and at least 64. It changes nothing for keys or values of another type, and at other levels.
     ///
     /// Queries that are not stored in bf16 are rounded to it, and so are the softmax's weights, but for their sum:
     /// with bf16 queries an output is off by up to `2⁻⁸ Σ p |v|` (`p` the weights) beside the f32 kernel's error, with
     /// others each score is by up to `2⁻⁸ · scale · Σ |q k|` too. Subnormal operands and sums count as 0. Sums run in other orders than
     /// in f32, first and second numbers of pairs apart: where such a part leaves f32's range, a score or an output may be infinite or NaN
-    /// though all of it would not be. Rows beside a hidden value that is infinite or NaN may have more exact weights.
+    /// though all of it would not be. Rows of a prompt beside a hidden value that is infinite or NaN may have more exact weights.
     ///
     /// A matrix unit's registers are asked for, once for the process, where keys and values are bf16: see [`Level::has_bf16_matrix`]. The
     /// bits depend on whether there is one; [`Bf16Dot::ByVectors`] does without.

@@ -29,7 +29,7 @@ pub const GQA_SCALE: gqa_flags = 2;
 pub const GQA_LEFT_WINDOW: gqa_flags = 4;
 /// Hides the keys more than `right_window` after a row's own position.
 pub const GQA_RIGHT_WINDOW: gqa_flags = 8;
-/// Lets prompts over bf16 keys and values be multiplied in bf16, summed in float, on machines that gain by it: the
+/// Lets bf16 keys and values be multiplied in bf16, summed in float, on machines that gain by it (but few rows only by a matrix unit): the
 /// softmax's weights are rounded to bf16 then, and so are queries, which puts outputs off by up to 2^-8 times the
 /// weighted mean of |v| (and scores by 2^-8 times scale * the sum of |q k|, if queries are not stored in bf16). On x86-64 Linux the
 /// system is asked for the registers of a matrix unit then, once for the process (arch_prctl).

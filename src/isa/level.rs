@@ -1,6 +1,6 @@
 //! [`Level`]: an instruction set as a value, found at run time where the target allows.
 
-use super::{Isa, Matrix, Pairs, scalar};
+use super::{Isa, Matrix, Pairs, Unit, scalar};
 use core::fmt;
 
 /// An instruction set that this machine has.
@@ -72,8 +72,8 @@ pub(crate) trait Op {
 )]
 /// Work that is generic over an instruction set with products of bf16.
 pub(crate) trait PairsOp {
-    /// Runs the work, by the matrix unit where it may be used; must be `#[inline(always)]`.
-    fn run<S: Pairs>(self, isa: S, matrix: Option<Matrix>);
+    /// Runs the work, by the matrix unit where it may be used; must be `#[inline(always)]`, and runs no other such work.
+    fn run<S: Pairs>(self, isa: S, unit: Option<&Unit>);
 }
 
 /// A level whose machine has products of bf16 beside it: a value is the proof.
@@ -101,7 +101,8 @@ impl PairsLevel {
         self
     }
 
-    fn has_matrix(self) -> bool {
+    /// Whether it is with the matrix unit.
+    pub(crate) fn has_matrix(self) -> bool {
         #[cfg(target_feature = "sse2")]
         return self.matrix.is_some();
         #[cfg(not(target_feature = "sse2"))]
@@ -113,9 +114,10 @@ impl PairsLevel {
         #[cfg(target_feature = "sse2")]
         {
             let isa = super::x86::avx512_bf16(self.level);
+            let unit = self.matrix.map(Matrix::unit);
             isa.vectorize(
                 #[inline(always)]
-                || op.run(isa, self.matrix),
+                || op.run(isa, unit.as_ref()),
             );
         }
         #[cfg(not(target_feature = "sse2"))]

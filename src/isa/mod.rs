@@ -33,7 +33,8 @@ mod x86;
 pub(crate) use fpu::{sqrt, widen_f16};
 pub use level::Level;
 pub(crate) use level::{LEVELS, Op, PairsLevel, PairsOp};
-pub(crate) use matrix::Matrix;
+use matrix::Matrix;
+pub(crate) use matrix::{STRIP, Unit};
 
 use half::{bf16, f16};
 
@@ -207,6 +208,9 @@ pub(crate) trait Pairs: Isa {
 
     /// Pairs of a lane of `low` and the same one of `high`, narrowed to nearest with ties to even.
     fn pair(self, low: Self::F, high: Self::F) -> Self::F;
+
+    /// Neighbours as pairs: the lanes of `first`, then those of `second`, narrowed to nearest with ties to even.
+    fn narrow_pairs(self, first: Self::F, second: Self::F) -> Self::F;
 
     /// Neighbours as pairs: the first `2 · LANES` numbers; 0 if there are fewer.
     fn load_pairs(self, bits: &[u16]) -> Self::F;

@@ -280,6 +280,21 @@ impl Isa for Avx2 {
         let words = self.v3.avx2._mm256_cvtepu16_epi32(cast(*bits));
         cast(self.v3.avx2._mm256_slli_epi32::<16>(words))
     }
+
+    #[inline(always)]
+    fn narrow_bf16(self, x: Self::F, bits: &mut [u16]) {
+        let Some(bits) = bits.first_chunk_mut::<8>() else { return };
+        let (avx, avx2, word) = (self.v3.avx, self.v3.avx2, cast(x));
+        let high = avx2._mm256_srli_epi32::<16>(word);
+        let odd = avx2._mm256_and_si256(high, avx._mm256_set1_epi32(1));
+        let half = avx2._mm256_add_epi32(odd, avx._mm256_set1_epi32(0x7fff));
+        let nearest = avx2._mm256_srli_epi32::<16>(avx2._mm256_add_epi32(word, half));
+        let quiet = avx2._mm256_or_si256(high, avx._mm256_set1_epi32(0x40));
+        let nan = avx._mm256_cmp_ps::<_CMP_UNORD_Q>(cast(x), cast(x));
+        let words = avx2._mm256_blendv_epi8(nearest, quiet, cast(nan));
+        let halves = avx2._mm256_permute4x64_epi64::<0b10_00>(avx2._mm256_packus_epi32(words, words));
+        *bits = cast(avx._mm256_castsi256_si128(halves));
+    }
 }
 
 /// With `BF16`, and AVX512_BF16.
@@ -449,6 +464,19 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         let words = self.v4.avx512f._mm512_cvtepu16_epi32(cast(*bits));
         cast(self.v4.avx512f._mm512_slli_epi32::<16>(words))
     }
+
+    #[inline(always)]
+    fn narrow_bf16(self, x: Self::F, bits: &mut [u16]) {
+        let Some(bits) = bits.first_chunk_mut::<16>() else { return };
+        let (avx512, word) = (self.v4.avx512f, cast(x));
+        let high = avx512._mm512_srli_epi32::<16>(word);
+        let odd = avx512._mm512_and_si512(high, avx512._mm512_set1_epi32(1));
+        let half = avx512._mm512_add_epi32(odd, avx512._mm512_set1_epi32(0x7fff));
+        let nearest = avx512._mm512_srli_epi32::<16>(avx512._mm512_add_epi32(word, half));
+        let quiet = avx512._mm512_or_si512(high, avx512._mm512_set1_epi32(0x40));
+        let nan = avx512._mm512_cmp_ps_mask::<_CMP_UNORD_Q>(cast(x), cast(x));
+        *bits = cast(avx512._mm512_cvtepi32_epi16(avx512._mm512_mask_mov_epi32(nearest, nan, quiet)));
+    }
 }
 
 impl Pairs for Avx512<true> {
@@ -467,8 +495,13 @@ impl Pairs for Avx512<true> {
 
     #[inline(always)]
     fn pair(self, low: Self::F, high: Self::F) -> Self::F {
+        self.zip(cast(self.narrow_pairs(low, high)))
+    }
+
+    #[inline(always)]
+    fn narrow_pairs(self, first: Self::F, second: Self::F) -> Self::F {
         // SAFETY: as above.
-        self.zip(bits(unsafe { _mm512_cvtne2ps_pbh(cast(high), cast(low)) }))
+        cast(bits(unsafe { _mm512_cvtne2ps_pbh(cast(second), cast(first)) }))
     }
 
     #[inline(always)]

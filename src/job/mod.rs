@@ -20,7 +20,9 @@ use crate::place::{Heads, Place};
 use crate::score::Modifiers;
 use crate::score::block::Stage;
 use crate::shape::Shape;
-use crate::tiling::{CHUNKS, Cuts, Kernel, KvStorage, Split, THREADS, div_rem, groups, heads_together};
+use crate::tiling::{
+    CHUNKS, Cuts, Kernel, KvStorage, Products, Split, THREADS, div_rem, groups, heads_together,
+};
 use crate::view::{Extent, Strides, View, ViewMut};
 
 /// A call whose every size, stride and slice has been checked: what [`Attention::bind`](crate::Attention::bind) returns.
@@ -281,6 +283,13 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         Ok(())
     }
 
+    fn products(&self) -> Products {
+        match self.pairs {
+            Some(pairs) => Products::of_pairs(&self.shape, pairs.has_matrix()),
+            None => Products::Single,
+        }
+    }
+
     /// KV heads of an item where each place is `chunks` items, of which there should be enough for so many threads. More than one are
     /// those whose keys and values lie beside each other in rows of all heads: a head alone reads parts of rows, which neither memory nor
     /// the cores' own prefetchers are made for.
@@ -290,7 +299,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
             return 1;
         }
         let rows = self.shape.shared_rows();
-        if Kernel::of(rows, rows, self.level, self.pairs.is_some()) == Kernel::Many {
+        if Kernel::of(rows, rows, self.level, self.products()) == Kernel::Many {
             return 1;
         }
         let bytes = [size_of::<K>() * head_dim, size_of::<V>() * value_dim];
@@ -332,7 +341,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// The items for so many threads.
     fn items_of(&mut self, threads: usize) -> Items<'_, 'a, Q, K, V, O> {
         let groups = groups(&self.shape, self.level, Self::STORAGE, threads);
-        let cuts = Cuts::of(self.shape.shared_rows(), groups, self.level, self.pairs.is_some());
+        let cuts = Cuts::of(self.shape.shared_rows(), groups, self.level, self.products());
         let tiles = cuts.count();
         let split = CHUNKS && self.inspection.is_none();
         let chunks = self.partials.as_ref().filter(|_| split).map_or(1, Partials::chunks);
@@ -525,9 +534,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         let (shape, modifiers) = (&self.shape, &self.modifiers);
         // SAFETY: `new` has checked that `q` has each row of the bound sizes, and an item has one at least.
         let ends = Ends { queries: unsafe { Rows::new(self.q, shape.head_dim, place) }, out };
-        let kernel = Kernel::of(place.count, shape.shared_rows(), self.level, self.pairs.is_some());
-        let pairs = self.pairs.filter(|_| kernel == Kernel::Many);
         let given = Given { shape, modifiers, place, chunks, reports, scratch };
-        K::of_keys(&self.k, &self.v, Work { level: self.level, pairs, given, ends });
+        K::of_keys(&self.k, &self.v, Work { level: self.level, pairs: self.pairs, given, ends });
     }
 }

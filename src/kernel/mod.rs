@@ -40,14 +40,14 @@ use tiled::Tiled;
 
 use crate::element::{ByTypes, Storage};
 use crate::extra::Extra;
-use crate::isa::{Isa, Level, MAX_LANES, Matrix, Op, Pairs, PairsLevel, PairsOp, TileOp};
+use crate::isa::{Isa, Level, MAX_LANES, Op, Pairs, PairsLevel, PairsOp, TileOp, Unit};
 use crate::panel::{Panel, RowsMut};
 use crate::place::Place;
 use crate::score::Modifiers;
 use crate::score::block::{Inspection, Scoring, Stage};
 use crate::score::visibility::Sequence;
 use crate::shape::Shape;
-use crate::tiling::{self, CHUNKS, Kernel, KvStorage, SINGLE_TILE, Tile, div_rem};
+use crate::tiling::{self, CHUNKS, Kernel, KvStorage, Products, SINGLE_TILE, Tile, div_rem};
 use crate::view::View;
 
 /// Rounds of the inner loops that are written out: counting takes issue slots of the multiply-adds. One where code
@@ -318,9 +318,8 @@ impl<K: Storage, V: Storage, E: Steps> Op for OfTask<'_, '_, K, V, E> {
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
         let Place { count, .. } = self.task.place;
-        // Rows that are few with pairs are few without.
-        match Kernel::of(count, self.task.shape.shared_rows(), S::LEVEL, false) {
-            Kernel::Few => few::compute(s, self.task, self.steps),
+        match Kernel::of(count, self.task.shape.shared_rows(), S::LEVEL, Products::Single) {
+            Kernel::Few => few::compute(s, Single, self.task, self.steps),
             Kernel::Many => {
                 s.with_tile(Tile::of(S::LEVEL).vecs_for(count), OfTile { s, work: self, arithmetic: Single })
             }
@@ -328,17 +327,25 @@ impl<K: Storage, V: Storage, E: Steps> Op for OfTask<'_, '_, K, V, E> {
     }
 }
 
-/// A task of many rows, with products of bf16.
+/// With products of bf16: of few rows by a matrix unit, or not at all.
 impl<E: Steps> PairsOp for OfTask<'_, '_, bf16, bf16, E> {
     #[inline(always)]
-    fn run<S: Pairs>(self, s: S, matrix: Option<Matrix>) {
-        let (vecs, plain) = (Tile::of(S::LEVEL).vecs_for(self.task.place.count), s.plain());
-        let pairs = Paired(s);
-        match matrix {
-            Some(matrix) => {
-                s.with_tile(vecs, OfTile { s: plain, work: self, arithmetic: Tiled { pairs, matrix } });
+    fn run<S: Pairs>(self, s: S, unit: Option<&Unit>) {
+        let (plain, pairs) = (s.plain(), Paired(s));
+        let Self { task, steps } = self;
+        let Place { count, .. } = task.place;
+        let products = Products::of_pairs(task.shape, unit.is_some());
+        if Kernel::of(count, task.shape.shared_rows(), S::LEVEL, products) == Kernel::Few {
+            match unit.filter(|_| products == Products::Tiles) {
+                Some(unit) => few::compute(plain, Tiled { pairs, unit }, task, steps),
+                None => few::compute(plain, Single, task, steps),
             }
-            None => s.with_tile(vecs, OfTile { s: plain, work: self, arithmetic: pairs }),
+            return;
+        }
+        let (vecs, work) = (Tile::of(S::LEVEL).vecs_for(count), OfTask { task, steps });
+        match unit {
+            Some(unit) => s.with_tile(vecs, OfTile { s: plain, work, arithmetic: Tiled { pairs, unit } }),
+            None => s.with_tile(vecs, OfTile { s: plain, work, arithmetic: pairs }),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::score::block::Hiding;
 use crate::score::sink;
 
 /// The weight of a hidden key under [`Hiding::Marked`].
-const MARK: f32 = -1.0;
+pub(super) const MARK: f32 = -1.0;
 
 /// What is subtracted from the scores of a row whose maximum is `m`.
 #[inline(always)]

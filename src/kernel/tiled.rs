@@ -21,31 +21,29 @@ use super::arithmetic::{
 use super::many::Group;
 use crate::ahead::lines_of;
 use crate::element::Storage;
-use crate::isa::{MAX_LANES, Matrix, Pairs};
+use crate::isa::{MAX_LANES, Pairs, Unit};
 use crate::panel::Panel;
 use crate::score::block::Hiding;
-
-use core::iter;
 
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
 /// Pairs of a row of a tile.
-const PAIRS: usize = 16;
+pub(super) const PAIRS: usize = 16;
 
 /// In tiles of pairs of bf16.
 #[derive(Clone, Copy)]
-pub(super) struct Tiled<S> {
+pub(super) struct Tiled<'u, S> {
     pub(super) pairs: Paired<S>,
-    pub(super) matrix: Matrix,
+    pub(super) unit: &'u Unit,
 }
 
 /// Pairs that a row of so many numbers takes, in whole tiles.
-fn tiles(numbers: usize) -> usize {
+pub(super) fn tiles(numbers: usize) -> usize {
     numbers.div_ceil(2).next_multiple_of(PAIRS)
 }
 
-impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<S> {
+impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
     const KEYS: usize = 2 * PAIRS;
 
     #[inline(always)]
@@ -80,11 +78,11 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<S> {
         }
         let in_place = if dim.is_multiple_of(2 * PAIRS) { keys.pairs() } else { None };
         if let Some(keys) = in_place {
-            self.matrix.multiply::<_, VECS>(products(groups, keys, start), true);
+            self.multiply::<_, VECS>(groups, keys, start);
         } else {
             pair_neighbours(self.pairs.0, keys, wide, length);
             let Some(keys) = Panel::new(wide, length, keys.rows(), length) else { return };
-            self.matrix.multiply::<_, VECS>(products(groups, keys, start), true);
+            self.multiply::<_, VECS>(groups, keys, start);
         }
         scale_scores::<S::Plain, VECS>(s, groups, scale);
     }
@@ -121,25 +119,20 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<S> {
             group.add_with::<S::Plain, VECS>(
                 s,
                 #[inline(always)]
-                |weights, output, fresh| {
-                    self.matrix.multiply::<_, VECS>(iter::once((values, weights, output)), fresh);
-                },
+                |weights, output, fresh| self.unit.multiply::<_, VECS>(values, weights, output, fresh),
             );
         }
     }
 }
 
-/// Of the groups that see something of a block that begins at `start`: keys, queries and scores.
-#[inline(always)]
-fn products<'g, T>(
-    groups: &'g mut [Group<'_>],
-    keys: Panel<'g, T>,
-    start: usize,
-) -> impl Iterator<Item = (Panel<'g, T>, &'g [f32], &'g mut [f32])> {
-    seen(groups, keys, start).map(
-        #[inline(always)]
-        |(group, keys)| (keys, &*group.queries, &mut *group.weights),
-    )
+impl<S> Tiled<'_, S> {
+    /// The scores of the groups that see something of a block that begins at `start`.
+    #[inline(always)]
+    fn multiply<T, const VECS: usize>(self, groups: &mut [Group<'_>], keys: Panel<'_, T>, start: usize) {
+        for (group, keys) in seen(groups, keys, start) {
+            self.unit.multiply::<_, VECS>(keys, group.queries, group.weights, true);
+        }
+    }
 }
 
 /// `wide[column][pair]`: the rows of a panel in pairs of neighbours, transposed, `length` pairs from column to column, with zeros

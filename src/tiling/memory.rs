@@ -1,9 +1,9 @@
 //! The memory that follows from the tiles: of the scratch, and of what chunks of keys come to.
 
 use super::{
-    CHUNKS, Cuts, Kernel, SINGLE_TILE, Tile, UNSPLIT, chunk, div_rem, div_up, few_rows, most_groups,
+    CHUNKS, Cuts, Kernel, Products, SINGLE_TILE, Tile, UNSPLIT, chunk, div_rem, div_up, few_rows, most_groups,
 };
-use crate::isa::{LEVELS, Level};
+use crate::isa::{LEVELS, Level, STRIP};
 use crate::shape::Shape;
 
 /// How the keys and values of a call are stored, as far as scratch memory depends on it.
@@ -51,8 +51,8 @@ impl Shape {
     #[must_use]
     pub const fn scratch_len_at(&self, level: Level, storage: KvStorage) -> usize {
         let rows = self.shared_rows();
-        // Fewer rows are few with pairs: from there on there is room for either kernel.
-        let needed = match Kernel::of(rows, rows, level, true) {
+        // Fewer rows are few with any products: from there on there is room for either kernel.
+        let needed = match Kernel::of(rows, rows, level, Products::Pairs) {
             // As for items of the greatest tile, and for as many rows as are few; others need less.
             Kernel::Many => {
                 let tile = Tile::of(level);
@@ -190,6 +190,9 @@ const fn many_of(shape: &Shape, all: usize, level: Level, storage: KvStorage, ve
     }
 }
 
+/// Rows of a tile of a matrix unit, and lanes of the level that it is beside.
+pub(super) const MATRIX_ROWS: usize = 16;
+
 /// Elements of each buffer of the few-rows kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct Few {
@@ -205,6 +208,9 @@ pub(crate) struct Few {
     pub(crate) sums: usize,
     /// What a block adds to O while its values are streamed, as `output`.
     pub(crate) block_output: usize,
+    /// What a matrix unit takes and gives, at levels beside which there may be one: rows of Q of a head, then a square of scores and 16 keys,
+    /// or sums.
+    pub(crate) room: usize,
 }
 
 impl Few {
@@ -213,21 +219,32 @@ impl Few {
         self.output.saturating_add(self.state)
     }
 
-    pub(super) const fn lens(&self) -> [usize; 4] {
-        [self.queries, self.weights, self.sums_len().saturating_mul(self.sums), self.block_output]
+    pub(super) const fn lens(&self) -> [usize; 5] {
+        let sums = self.sums_len().saturating_mul(self.sums);
+        [self.queries, self.weights, sums, self.block_output, self.room]
     }
 }
 
 pub(crate) const fn few(shape: &Shape, level: Level, rows: usize) -> Few {
     let tile = Tile::of(level);
     let output = rows.saturating_mul(padded(shape.value_dim, tile.lanes));
+    let (queries, room) = if level.lanes() == MATRIX_ROWS {
+        // Whole tiles of pairs, for at most twice as many columns as there are rows.
+        let row = padded(shape.head_dim, 2 * MATRIX_ROWS);
+        let least = MATRIX_ROWS * STRIP;
+        let room = row.saturating_mul(MATRIX_ROWS);
+        (row, if room > least { room } else { least })
+    } else {
+        (padded(shape.head_dim, tile.lanes), 0)
+    };
     Few {
-        queries: rows.saturating_mul(padded(shape.head_dim, tile.lanes)),
+        queries: rows.saturating_mul(queries),
         weights: rows * tile.few_block,
         output,
         block_output: if tile.streamed > 0 { output } else { 0 },
         state: 3 * padded(rows, tile.lanes),
         sums: sums(level),
+        room,
     }
 }
 
@@ -283,16 +300,20 @@ impl Split {
     const fn of_rows(shape: &Shape, rows: usize, level: Level) -> Self {
         let places = {
             let groups = Tile::of(level).least_groups();
-            let one = Cuts::of(rows, groups, level, false).count();
-            let other = Cuts::of(rows, groups, level, true).count();
-            if one > other { one } else { other }
+            let (mut most, mut i) = (0, 0);
+            while i < Products::ALL.len() {
+                let places = Cuts::of(rows, groups, level, Products::ALL[i]).count();
+                most = if places > most { places } else { most };
+                i += 1;
+            }
+            most
         };
         let tile = Tile::of(level);
         let few = few(shape, level, if rows < tile.few_rows { rows } else { tile.few_rows });
         let many = many_of(shape, rows, level, KvStorage::F32, tile.vecs);
         let (few, many) = (few.sums_len(), many.sums_len().saturating_mul(many.groups));
         // As above.
-        let len = match Kernel::of(rows, rows, level, true) {
+        let len = match Kernel::of(rows, rows, level, Products::Pairs) {
             Kernel::Many if many > few => many,
             _ => few,
         };

@@ -16,8 +16,10 @@
 //!
 //! The last keys of a block, if they are four or fewer, have a tile of four of their own: at AVX2 16 tokens take 3 % less.
 
+mod cuts;
 mod memory;
 
+pub(crate) use cuts::{Cuts, Kernel, Products};
 pub use memory::KvStorage;
 pub(crate) use memory::{Carver, Few, Many, Split, few, in_place, many, padded};
 
@@ -204,60 +206,6 @@ impl Tile {
     }
 }
 
-/// How the rows that share a KV head are cut into work items: first whole groups, `groups` of them to an item; then, of what is
-/// left, vectors with a smaller tile; then few rows. A vector with empty lanes costs as much as a full one.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cuts {
-    item_rows: usize,
-    /// Rows of items of `item_rows`; the last may have fewer.
-    wide: usize,
-    /// Rows of the item after these, if not 0.
-    narrow: usize,
-    /// Rows of the last item, if not 0, of the few-rows kernel.
-    few: usize,
-}
-
-impl Cuts {
-    /// Items of so many groups at most, with products of pairs of bf16 or without.
-    pub(crate) const fn of(rows: usize, groups: usize, level: Level, pairs: bool) -> Self {
-        let tile = Tile::of(level);
-        let item_rows = tile.group_rows() * groups;
-        if SINGLE_TILE {
-            return Self { item_rows, wide: rows, narrow: 0, few: 0 };
-        }
-        let (_, rest) = div_rem(rows, tile.group_rows());
-        let few = if let Kernel::Few = Kernel::of(rest, rows, level, pairs) {
-            rest
-        } else {
-            let (_, past) = div_rem(rest, tile.lanes);
-            // A vector of such products takes 33 to 40 µs, where 4 few rows take 26 and 5 take 37.
-            let most = if pairs && FEW_TOGETHER < tile.tail_rows() { FEW_TOGETHER } else { tile.tail_rows() };
-            if past <= most { past } else { 0 }
-        };
-        let rest = rest - few;
-        let narrow = if tile.vecs_for(rest) < tile.vecs { rest } else { 0 };
-        Self { item_rows, wide: rows - few - narrow, narrow, few }
-    }
-
-    /// The number of items.
-    pub(crate) const fn count(&self) -> usize {
-        div_up(self.wide, self.item_rows) + (self.narrow > 0) as usize + (self.few > 0) as usize
-    }
-
-    /// The first row of an item, and the number of its rows.
-    pub(crate) fn item(&self, index: usize) -> (usize, usize) {
-        let Self { item_rows, wide, narrow, few } = *self;
-        let first = index * item_rows;
-        if SINGLE_TILE || first < wide {
-            (first, item_rows.min(wide - first))
-        } else if narrow > 0 && first - wide < item_rows {
-            (wide, narrow)
-        } else {
-            (wide + narrow, few)
-        }
-    }
-}
-
 /// The sums of some rows begin anew at the multiples of so many keys, and what they come to is taken in, chunk by chunk in order:
 /// then several threads can share the keys, and the bits don't depend on it. All keys are one chunk where a KV head has more rows
 /// than the least item of the greatest tile.
@@ -340,7 +288,8 @@ pub(crate) const fn groups(shape: &Shape, level: Level, storage: KvStorage, thre
     }
     let heads = shape.batch.saturating_mul(shape.kv_heads);
     // Of the rows that aren't cut off.
-    let all = div_up(Cuts::of(shape.shared_rows(), tile.groups, level, false).wide, tile.group_rows());
+    let all =
+        div_up(Cuts::of(shape.shared_rows(), tile.groups, level, Products::Single).wide, tile.group_rows());
     let enough = if threads == 1 { 1 } else { threads.saturating_mul(ITEMS_EACH) };
     let mut groups = most_groups(shape, level, storage);
     while groups > tile.least_groups() && div_up(all, groups).saturating_mul(heads) < enough {
@@ -386,80 +335,10 @@ pub(crate) const NEAR: usize = 1 << 20;
 /// Queries and outputs of so many bytes, in the whole call, are taken to lie in the nearest caches already.
 pub(crate) const NEAREST: usize = 1 << 17;
 
-/// Which of the two kernels computes the rows that share a KV head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kernel {
-    /// Rows lie in lanes.
-    Many,
-    /// The head dimension lies in lanes.
-    Few,
-}
-
-impl Kernel {
-    /// For a work item of so many rows, of all that share a KV head. Without vectors 1 to 3 rows past others stay with their
-    /// kernel: compilers find vectors in it, so 4 of its rows take half the time of 3 few. With products of pairs of bf16 a vector takes
-    /// half as long.
-    pub(crate) const fn of(rows: usize, all: usize, level: Level, pairs: bool) -> Self {
-        // 16 few rows of 1,024 keys take 79 µs, a vector with pairs 62 at most.
-        const MOST_BESIDE_PAIRS: usize = 12;
-        let tile = Tile::of(level);
-        let rows = if tile.lanes == 1 { all } else { rows };
-        let few = (rows <= tile.rest_rows || all <= tile.few_rows) && !(pairs && rows > MOST_BESIDE_PAIRS);
-        if !SINGLE_TILE && few { Self::Few } else { Self::Many }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::memory::sum;
     use super::*;
     use crate::shape::Shape;
-
-    /// Items take every row once, in order, by the kernel that they were cut for, and the call's scratch is enough for each.
-    #[test]
-    fn cuts() {
-        for (level, pairs) in LEVELS.iter().flat_map(|&level| [(level, false), (level, true)]) {
-            let tile = Tile::of(level);
-            let all_groups = tile.least_groups()..=tile.groups;
-            for (rows, groups) in (0..300)
-                .step_by(if cfg!(miri) { 17 } else { 1 })
-                .flat_map(|rows| all_groups.clone().map(move |groups| (rows, groups)))
-            {
-                let cuts = Cuts::of(rows, groups, level, pairs);
-                let mut next = 0;
-                for (first, count) in (0..cuts.count()).map(|index| cuts.item(index)) {
-                    assert!(first == next && count > 0, "{level} {rows}: {cuts:?}");
-                    next += count;
-                    let few = cuts.few > 0 && next == rows;
-                    assert_eq!(
-                        Kernel::of(count, rows, level, pairs) == Kernel::Few,
-                        few,
-                        "{level} {rows}: {cuts:?}"
-                    );
-                    for dim in [1, 7, 64] {
-                        let shape = |q_len| Shape {
-                            batch: 1,
-                            q_heads: 1,
-                            kv_heads: 1,
-                            q_len,
-                            kv_len: 1,
-                            head_dim: dim,
-                            value_dim: dim,
-                        };
-                        let needed = if few {
-                            sum(&super::few(&shape(rows), level, count).lens())
-                        } else {
-                            sum(&many(&shape(count), level, KvStorage::Narrow, tile.vecs_for(count)).lens())
-                        };
-                        let shape = shape(rows);
-                        assert!(needed + level.lanes() - 1 <= shape.scratch_len_at(level, KvStorage::Narrow));
-                    }
-                }
-                assert_eq!(next, rows, "{level}: {cuts:?}");
-                assert!(SINGLE_TILE || cuts.count() <= rows / (tile.group_rows() * groups) + 3);
-            }
-        }
-    }
 
     /// An item has no more groups than there is scratch for, fewer for more threads, and as many as leave enough items.
     #[test]
@@ -490,7 +369,7 @@ mod tests {
                         );
                         last = groups;
                         let room = many(&shape, level, storage, tile.vecs).groups;
-                        let cuts = Cuts::of(rows, groups, level, false);
+                        let cuts = Cuts::of(rows, groups, level, Products::Single);
                         for (_, count) in (0..cuts.count()).map(|index| cuts.item(index)) {
                             assert!(
                                 count.div_ceil(tile.group_rows()) <= room,

@@ -51,6 +51,12 @@ fn all_modifiers(shape: &Shape, rng: &mut Rng) -> [Modifiers; 3] {
     [Modifiers::default(), modifiers(shape, rng), limits]
 }
 
+/// Those that make a difference for keys and values stored so.
+fn bf16_dots<K: Number, V: Number>() -> impl Iterator<Item = Bf16Dot> {
+    let pairs = K::NAME == bf16::NAME && V::NAME == bf16::NAME;
+    BF16_DOTS.into_iter().filter(move |&bf16_dot| pairs || bf16_dot == Bf16Dot::Never)
+}
+
 /// Runs a check on all shapes, storage types (of which a share of the tests takes one for each shape) and levels, plain
 /// and with modifiers.
 fn everywhere<C: Check>() {
@@ -81,6 +87,7 @@ struct Case<'a, Q, K, V> {
     shape: Shape,
     modifiers: &'a Modifiers,
     level: Level,
+    bf16_dot: Bf16Dot,
     operands: &'a Operands<Q, K, V>,
 }
 
@@ -89,7 +96,8 @@ impl<C: Check> Visit for Everywhere<'_, C> {
         let operands = Operands::<Q, K, V>::random(&self.0, &mut Rng(7));
         for modifiers in self.1 {
             for level in levels() {
-                let case = Case { shape: self.0, modifiers, level, operands: &operands };
+                let bf16_dot = Bf16Dot::Never;
+                let case = Case { shape: self.0, modifiers, level, bf16_dot, operands: &operands };
                 let bits = operands.call(&self.0, modifiers, level).run::<O>().bits();
                 self.2.check::<Q, K, V, O>(&case, &bits);
             }
@@ -107,6 +115,7 @@ impl<Q: Number, K: Number, V: Number> Case<'_, Q, K, V> {
     fn bits_of<O: Number>(&self, run: impl FnOnce(gqa::Job<'_, Q, K, V, O>)) -> [Vec<u32>; 2] {
         let mut answer = Answer::<O>::nothing(&self.shape, Layout::Bhsd);
         let attention = self.modifiers.attach(Attention::new(self.shape).unwrap()).level(self.level);
+        let attention = attention.bf16_dot(self.bf16_dot);
         let (q, k, v) = (self.operands.q.view(), self.operands.k.view(), self.operands.v.view());
         let job = attention.bind(q, k, v, answer.out.view_mut()).unwrap();
         run(job.lse(answer.lse.view_mut()).unwrap());
@@ -301,7 +310,7 @@ impl Check for Company {
         case: &Case<'_, Q, K, V>,
         bits: &[Vec<u32>; 2],
     ) {
-        let Case { shape, modifiers, level, operands } = *case;
+        let Case { shape, modifiers, level, operands, .. } = *case;
         let group = shape.group();
         let alone = Shape { batch: 1, q_heads: group, kv_heads: 1, ..shape };
         let first = |numbers: &Option<Vec<f32>>| numbers.as_ref().map(|numbers| numbers[..group].to_vec());
@@ -449,39 +458,41 @@ impl Visit for Beside {
         }
         let apart = Operands::<Q, K, V>::new(&shape, [Layout::Bhsd; 3], &numbers);
         let beside = Operands::<Q, K, V>::new(&shape, [Layout::Bhsd, layout, layout], &numbers);
-        let what = |level| (level, shape, layout, [Q::NAME, K::NAME, V::NAME, O::NAME]);
-        for level in levels() {
+        for (level, bf16_dot) in levels().flat_map(|level| bf16_dots::<K, V>().map(move |dot| (level, dot))) {
+            let what = (level, bf16_dot, shape, layout, [Q::NAME, K::NAME, V::NAME, O::NAME]);
             for stage in [None, Some(Stage::Raw), Some(Stage::Softmax)] {
                 let [got, want] = [&beside, &apart].map(|operands| {
                     let mut call = operands.call(&shape, &modifiers, level);
-                    call.stage = stage;
+                    (call.stage, call.bf16_dot) = (stage, bf16_dot);
                     call.run::<O>()
                 });
-                assert_eq!(got.bits(), want.bits(), "{:?}", what(level));
-                assert_eq!(got.scores.bits(), want.scores.bits(), "{:?}", what(level));
+                assert_eq!(got.bits(), want.bits(), "{what:?}");
+                assert_eq!(got.scores.bits(), want.scores.bits(), "{what:?}");
             }
-            let case = Case { shape, modifiers: &modifiers, level, operands: &beside };
-            let bits = apart.call(&shape, &modifiers, level).run::<O>().bits();
+            let case = Case { shape, modifiers: &modifiers, level, bf16_dot, operands: &beside };
+            let mut call = apart.call(&shape, &modifiers, level);
+            call.bf16_dot = bf16_dot;
+            let bits = call.run::<O>().bits();
             Orders.check::<Q, K, V, O>(&case, &bits);
             Scratch.check::<Q, K, V, O>(&case, &bits);
             // Fewer threads, fewer items, of more heads.
             for threads in [0, 1, 2, 5] {
                 let found = case.bits_of::<O>(|job| shuffle(&mut job.threads(threads)));
-                assert_eq!(found, bits, "{threads} threads: {:?}", what(level));
+                assert_eq!(found, bits, "{threads} threads: {:?}", what);
                 #[cfg(target_has_atomic = "ptr")]
                 {
                     let found = case.bits_of::<O>(|job| {
                         let len = job.partials_len();
-                        assert!(len <= shape.partials_len(), "{:?}", what(level));
+                        assert!(len <= shape.partials_len(), "{:?}", what);
                         let mut partials = vec![f32::NAN; len];
                         // As for 32, and then as for so many with the same memory.
                         let mut job = job.split_kv(&mut partials).unwrap();
                         let many = job.items().len();
                         let mut job = job.threads(threads);
-                        assert!(job.items().len() <= many, "{threads} threads: {:?}", what(level));
+                        assert!(job.items().len() <= many, "{threads} threads: {:?}", what);
                         shuffle(&mut job);
                     });
-                    assert_eq!(found, bits, "split, {threads} threads: {:?}", what(level));
+                    assert_eq!(found, bits, "split, {threads} threads: {:?}", what);
                 }
             }
         }
@@ -588,7 +599,12 @@ fn any_heads_beside_each_other() {
                 |lengths: Option<Vec<usize>>| lengths.map(|l| (0..batch).map(|b| l[b % 3]).collect());
             modifiers.key_lengths = of_batch(modifiers.key_lengths);
             modifiers.prefix_lengths = of_batch(modifiers.prefix_lengths);
-            visit_some(index + number, Beside(shape, modifiers, layout));
+            visit_some(index + number, Beside(shape, modifiers.clone(), layout));
+            // By a matrix unit, where there is one, few rows are of such values.
+            if value_dim.is_multiple_of(16) && number == index % 3 {
+                let shape = Shape { value_dim: value_dim.max(64), ..shape };
+                Beside(shape, modifiers, layout).visit::<f32, bf16, bf16, f32>();
+            }
         }
     }
 }
@@ -626,7 +642,8 @@ fn any_level_runs_what_it_says() {
     let numbers = random_operands(&shape, &mut Rng(9));
     let operands = Operands::<f32, f32, f32>::new(&shape, [Layout::Bhsd; 3], &numbers);
     for level in levels() {
-        let case = Case { shape, modifiers: &modifiers, level, operands: &operands };
+        let bf16_dot = Bf16Dot::Never;
+        let case = Case { shape, modifiers: &modifiers, level, bf16_dot, operands: &operands };
         case.bits::<f32>(|job| assert_eq!(job.level(), level));
         assert_eq!(Level::named(level.name()), Some(level));
     }

@@ -12,6 +12,7 @@
 //! begin at keys that are multiples of `LANES`: which lane a key has depends on nothing else in the call.
 
 mod scores;
+mod tiled;
 mod values;
 
 use core::ops::Range;
@@ -19,6 +20,7 @@ use core::ops::Range;
 use scores::products;
 use values::{Source, accumulate};
 
+use super::arithmetic::Single;
 use super::softmax::{Total, merge, safe_maximum, weigh};
 use super::values::{holds_nan, is_finite};
 use super::{Nest, Rest, Sight, Steps, Task, Trust};
@@ -27,7 +29,7 @@ use crate::element::{Storage, load_part, store_part};
 use crate::isa::{Isa, Level};
 use crate::math::exp;
 use crate::panel::{Panel, Rows, RowsMut};
-use crate::place::Heads;
+use crate::place::{Heads, Place};
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, FEW_TOGETHER, Few, NEAR, Tile, few, padded};
 
@@ -37,9 +39,96 @@ const AHEAD: usize = 16 << 10;
 /// Keys and values of so many bytes, in the whole call, are taken to lie in a cache that cores share.
 const SHARED: usize = 16 << 20;
 
-/// Computes a task. Compiled once for each level, and type of keys and values.
+/// The steps of the few-rows kernel that depend on the arithmetic.
+pub(super) trait Arithmetic<S: Isa, K, V>: Copy {
+    /// Keys that go together: blocks begin at multiples.
+    const KEYS: usize;
+
+    /// Queries, as they are laid out, from those of a place, of `dim` numbers each; with the room for what is copied.
+    fn load<E: Steps>(
+        self,
+        s: S,
+        steps: &mut E,
+        place: &Place,
+        dim: usize,
+        scale: f32,
+        queries_and_room: [&mut [f32]; 2],
+    );
+
+    /// `scores[row][key] = scale q·k` for all rows and the keys of a panel of so many heads; the lanes past its last key get some number.
+    fn score(
+        self,
+        s: S,
+        keys: (Panel<'_, K>, Heads),
+        queries_scores_and_room: [&mut [f32]; 3],
+        rows: usize,
+        scale: f32,
+        ahead: Option<Ahead>,
+    );
+
+    /// `output[row][c] = factor[row] · output[row][c] + Σ_key weights[row][key] · values[key][c]`, with a panel of so many heads.
+    fn add(
+        self,
+        s: S,
+        values: (Panel<'_, V>, Heads),
+        weights_output_and_room: [&mut [f32]; 3],
+        factors: &[f32],
+        hiding: Hiding,
+        source: Source<'_>,
+    );
+}
+
+impl<S: Isa, K: Storage, V: Storage> Arithmetic<S, K, V> for Single {
+    const KEYS: usize = S::LANES;
+
+    #[inline(always)]
+    fn load<E: Steps>(
+        self,
+        s: S,
+        steps: &mut E,
+        _: &Place,
+        dim: usize,
+        scale: f32,
+        [queries, _]: [&mut [f32]; 2],
+    ) {
+        steps.load_few(s, dim, scale, queries);
+    }
+
+    #[inline(always)]
+    fn score(
+        self,
+        s: S,
+        keys: (Panel<'_, K>, Heads),
+        [queries, scores, _]: [&mut [f32]; 3],
+        rows: usize,
+        _: f32,
+        ahead: Option<Ahead>,
+    ) {
+        products(s, keys, queries, scores, rows, ahead);
+    }
+
+    #[inline(always)]
+    fn add(
+        self,
+        s: S,
+        values: (Panel<'_, V>, Heads),
+        [weights, output, _]: [&mut [f32]; 3],
+        factors: &[f32],
+        hiding: Hiding,
+        source: Source<'_>,
+    ) {
+        accumulate(s, values, weights, factors, output, hiding, source);
+    }
+}
+
+/// Computes a task. Compiled once for each level, arithmetic, and type of keys and values.
 #[inline(never)]
-pub(super) fn compute<S: Isa, K: Storage, V: Storage, E: Steps>(s: S, task: &mut Task<'_, K, V>, steps: E) {
+pub(super) fn compute<S: Isa, K: Storage, V: Storage, A: Arithmetic<S, K, V>, E: Steps>(
+    s: S,
+    arithmetic: A,
+    task: &mut Task<'_, K, V>,
+    steps: E,
+) {
     s.vectorize(
         #[inline(always)]
         || {
@@ -54,9 +143,11 @@ pub(super) fn compute<S: Isa, K: Storage, V: Storage, E: Steps>(s: S, task: &mut
             // Not there at levels without chunks.
             let mut total = Sums::carve(&mut carver, &sizes);
             let block_output = carver.take(sizes.block_output);
+            let room = carver.take(sizes.room);
             let (scoring, sums, total) = (&scoring, &mut sums, &mut total);
             visits.run(FewRows {
                 s,
+                arithmetic,
                 task,
                 steps,
                 scoring,
@@ -65,6 +156,7 @@ pub(super) fn compute<S: Isa, K: Storage, V: Storage, E: Steps>(s: S, task: &mut
                 queries,
                 weights,
                 block_output,
+                room,
                 sums,
                 total,
             });
@@ -73,8 +165,9 @@ pub(super) fn compute<S: Isa, K: Storage, V: Storage, E: Steps>(s: S, task: &mut
 }
 
 /// What passes are lent lies apart, so that the rest need not lie in memory.
-struct FewRows<'r, 'a, S, K, V, E> {
+struct FewRows<'r, 'a, S, A, K, V, E> {
     s: S,
+    arithmetic: A,
     task: &'r mut Task<'a, K, V>,
     steps: E,
     scoring: &'r Scoring<'a>,
@@ -84,22 +177,28 @@ struct FewRows<'r, 'a, S, K, V, E> {
     weights: &'a mut [f32],
     /// What a block adds to the output, where levels stream.
     block_output: &'a mut [f32],
+    /// For what the arithmetic copies.
+    room: &'a mut [f32],
     /// What the chunk of keys that is being computed comes to.
     sums: &'r mut Sums<'a>,
     /// What those before it came to.
     total: &'r mut Sums<'a>,
 }
 
-impl<'a, S: Isa, K: Storage, V: Storage, E: Steps> Nest<'a> for FewRows<'_, 'a, S, K, V, E> {
+impl<'a, S: Isa, K: Storage, V: Storage, A: Arithmetic<S, K, V>, E: Steps> Nest<'a>
+    for FewRows<'_, 'a, S, A, K, V, E>
+{
     #[inline(always)]
     fn load(&mut self) {
-        let Self { s, task, steps, queries, .. } = self;
-        steps.load_few(*s, task.shape.head_dim, task.modifiers.scale, queries);
+        let Self { s, arithmetic, task, steps, queries, room, .. } = self;
+        let (dim, scale) = (task.shape.head_dim, task.modifiers.scale);
+        arithmetic.load(*s, steps, &task.place, dim, scale, [queries, room]);
     }
 
     #[inline(always)]
     fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool {
-        let Self { s, task, scoring, sight, queries, weights, block_output, sums, .. } = self;
+        let Self { s, arithmetic, task, scoring, sight, queries, weights, block_output, room, sums, .. } =
+            self;
         let (s, heads, rows) = (*s, task.place.heads, task.place.rows());
         sums.reset();
         let dims = task.keys().zip(task.values());
@@ -110,7 +209,7 @@ impl<'a, S: Isa, K: Storage, V: Storage, E: Steps> Nest<'a> for FewRows<'_, 'a, 
         let mut hidden = false;
         for keys in sight.blocks(keys, Tile::of(S::LEVEL).few_block) {
             // What this adds in front is hidden, or the block would begin there.
-            let keys = keys.start / S::LANES * S::LANES..keys.end;
+            let keys = keys.start / A::KEYS * A::KEYS..keys.end;
             let Some((all_k, all_v)) = dims else { break };
             let (Some(k), Some(v)) = (all_k.part(keys.start, keys.len()), all_v.part(keys.start, keys.len()))
             else {
@@ -122,7 +221,8 @@ impl<'a, S: Isa, K: Storage, V: Storage, E: Steps> Nest<'a> for FewRows<'_, 'a, 
                 Some(ahead) => Source::SharedCache(ahead),
                 None => Source::NearCache,
             };
-            products(s, (k, heads), queries, weights, rows, ahead_of_k);
+            let scale = task.modifiers.scale;
+            arithmetic.score(s, (k, heads), [queries, weights, room], rows, scale, ahead_of_k);
             let hiding = if !scoring.hides(&sight.positions, &keys) {
                 Hiding::Nothing
             } else if trust == Trust::Full || is_finite(s, v) {
@@ -134,7 +234,7 @@ impl<'a, S: Isa, K: Storage, V: Storage, E: Steps> Nest<'a> for FewRows<'_, 'a, 
             let inspection = &mut task.reports.inspection;
             update(s, weights, &mut sums.state, rows, scoring, keys, hiding, inspection);
             let factors = sums.state.factors.get(..rows).unwrap_or_default();
-            accumulate(s, (v, heads), weights, factors, sums.output, hiding, source);
+            arithmetic.add(s, (v, heads), [weights, sums.output, room], factors, hiding, source);
         }
         !(hidden && trust == Trust::Full && holds_nan(s, sums.output))
     }

@@ -16,7 +16,7 @@ use crate::score::block::Hiding;
 use crate::tiling::{FEW_TOGETHER, Tile, padded};
 
 /// Where values are taken to lie, and so how they are fetched.
-pub(super) enum Source<'a> {
+pub(in crate::kernel) enum Source<'a> {
     NearCache,
     /// Fetched ahead into the second-level cache.
     SharedCache(Ahead),

@@ -43,7 +43,7 @@ impl Unit {
         match *self {}
     }
 
-    pub(crate) fn weigh(&self, _: usize, _: Panel<'_>, _: Panel<'_, bf16>, _: &mut [[f32; STRIP]]) {
+    pub(crate) fn weigh(&self, _: usize, _: Panel<'_>, _: Panel<'_, bf16>, _: &mut [[f32; STRIP]], _: usize) {
         match *self {}
     }
 }

@@ -58,7 +58,9 @@ pub(crate) struct Tile {
     /// And of the rows past whole groups so many.
     rest_rows: usize,
     /// Keys of a block of the few-rows kernel; a multiple of `lanes`. From the caches of a Zen 4 (f32, d 64 and 128, groups of 1 and 4),
-    /// 384 are 2 to 7 % faster than 128 at AVX-512, and 6 to 17 % faster than 64 at AVX2; 768 are no faster than 384.
+    /// 384 are 2 to 7 % faster than 128 at AVX-512, and 6 to 17 % faster than 64 at AVX2; 768 are no faster than 384 there; on
+    /// Emerald Rapids at AVX-512 they are 10 to 15 % faster than 384 from beyond the second-level cache in f32, 2 to 10 % in f16, and 4 to 16 % where a
+    /// matrix unit multiplies, but 4 % slower for 8 heads of 256; at AVX2 equal.
     pub(crate) few_block: usize,
     /// Keys whose values are taken together where they come from memory (of narrow ones twice as many), or 0; see `Source::Memory`
     /// of the few-rows kernel. 8, 16 and 32 are equal. Also keys of each of several heads that are taken in turn.
@@ -106,7 +108,7 @@ impl Tile {
                 values_ahead: 0,
                 few_rows: 24,
                 rest_rows: 15,
-                few_block: 384,
+                few_block: 768,
                 streamed: 16,
                 chunk: 768,
             },

@@ -13,7 +13,7 @@
 use half::bf16;
 
 use super::{Arithmetic, Source};
-use crate::ahead::Ahead;
+use crate::ahead::{Ahead, lines_of};
 use crate::isa::{Isa, MAX_LANES, Pairs, STRIP};
 use crate::kernel::Steps;
 use crate::kernel::arithmetic::{self, Paired, pair_neighbours, pair_rows};
@@ -28,6 +28,9 @@ use crate::tiling::{Tile, padded};
 const SQUARE: usize = MAX_LANES * MAX_LANES;
 type Square = [f32; SQUARE];
 
+/// So many keys ahead values are fetched that come from memory.
+const AHEAD: usize = 64;
+
 /// Columns of a tile for so many rows.
 fn columns(rows: usize) -> usize {
     rows.next_power_of_two().max(2)
@@ -35,6 +38,7 @@ fn columns(rows: usize) -> usize {
 
 impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
     const KEYS: usize = 2 * PAIRS;
+    const FETCHES: bool = false;
 
     fn load<E: Steps>(
         self,
@@ -70,7 +74,7 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
         [queries, scores, room]: [&mut [f32]; 3],
         rows: usize,
         scale: f32,
-        _: Option<Ahead>,
+        mut ahead: Option<Ahead>,
     ) {
         let (_, scale) = scales::<S>(scale);
         let (dim, count) = (heads.share(keys.row(0).len()), heads.share(rows));
@@ -106,6 +110,11 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
                         self.unit.score((count, columns), keys, queries, square);
                     }
                 }
+                if let Some(ahead) = &mut ahead {
+                    for _ in 0..square_keys * lines_of::<bf16>(dim) {
+                        s.prefetch(ahead.advance(1));
+                    }
+                }
                 if let Some(place) = before.replace((head, start)) {
                     lie(other, place);
                 }
@@ -124,7 +133,7 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
         [weights, output, room]: [&mut [f32]; 3],
         factors: &[f32],
         hiding: Hiding,
-        _: Source<'_>,
+        source: Source<'_>,
     ) {
         let length = Tile::of(S::LEVEL).few_block;
         let (dim, count) = (heads.share(values.row(0).len()), heads.share(factors.len()));
@@ -133,6 +142,7 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
         if hiding != Hiding::Marked {
             narrow(self.pairs.0, weights, length, values.rows());
         }
+        let ahead = if let Source::Memory(..) = source { AHEAD } else { 0 };
         let Some(sums) = room.as_chunks_mut::<STRIP>().0.get_mut(..count) else { return };
         for head in 0..heads.count() {
             let row = head * count;
@@ -150,7 +160,7 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
                         *sums = self.marked(weights, values);
                     }
                 } else {
-                    self.unit.weigh(columns(count), pairs, values, sums);
+                    self.unit.weigh(columns(count), pairs, values, sums, ahead);
                 }
                 take_in(s, sums, column - first, factors, output, (width, column));
             }
@@ -179,7 +189,7 @@ impl<S: Pairs> Tiled<'_, S> {
                 Panel::new(&pairs, PAIRS, 1, PAIRS).zip(Panel::new(seen.as_flattened(), STRIP, KEYS, STRIP));
             let Some((pairs, seen)) = panels else { return sums };
             let mut more = [[0.0; STRIP]];
-            self.unit.weigh(columns(1), pairs, seen, &mut more);
+            self.unit.weigh(columns(1), pairs, seen, &mut more, 0);
             for (sum, more) in sums.iter_mut().zip(more.as_flattened()) {
                 *sum += more;
                 // As the unit does.

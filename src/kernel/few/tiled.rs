@@ -10,6 +10,11 @@
 //!
 //! `columns` are the rows of a head, rounded up to a power of two.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over indices unroll early enough to leave squares in registers"
+)]
+
 use half::bf16;
 
 use super::{Arithmetic, Source};
@@ -212,19 +217,28 @@ fn scales<S: Pairs>(scale: f32) -> (f32, f32) {
 fn lie_by_row<S: Isa>(s: S, square: &Square, columns: usize, count: usize, scale: f32, scores: &mut [f32]) {
     s.vectorize(
         #[inline(always)]
-        || {
-            let Some(&(mut lines)) = s.vectors(square).first_chunk::<MAX_LANES>() else { return };
-            s.transpose(&mut lines);
-            let scale = s.splat(scale);
-            let rows = scores.chunks_mut(Tile::of(S::LEVEL).few_block).take(count);
-            for (row, scores) in rows.enumerate() {
-                let lines = lines.iter().skip(row).step_by(columns);
-                for (to, &line) in s.vectors_mut(scores).iter_mut().zip(lines) {
-                    *to = s.mul(line, scale);
-                }
-            }
+        || match columns {
+            2 => lie_by::<S, 2>(s, square, count, scale, scores),
+            4 => lie_by::<S, 4>(s, square, count, scale, scores),
+            8 => lie_by::<S, 8>(s, square, count, scale, scores),
+            _ => lie_by::<S, 16>(s, square, count, scale, scores),
         },
     );
+}
+
+#[inline(always)]
+fn lie_by<S: Isa, const COLUMNS: usize>(s: S, square: &Square, count: usize, scale: f32, scores: &mut [f32]) {
+    let Some(lines) = s.vectors(square).first_chunk::<MAX_LANES>() else { return };
+    let mut lines: [S::F; MAX_LANES] = core::array::from_fn(|line| lines[line]);
+    s.transpose(&mut lines);
+    let scale = s.splat(scale);
+    for row in 0..COLUMNS.min(count) {
+        let scores = scores.get_mut(row * Tile::of(S::LEVEL).few_block..).unwrap_or_default();
+        let Some(scores) = s.vectors_mut(scores).get_mut(..MAX_LANES / COLUMNS) else { return };
+        for tile in 0..MAX_LANES / COLUMNS {
+            scores[tile] = s.mul(lines[tile * COLUMNS + row], scale);
+        }
+    }
 }
 
 /// Rows of weights, `length` apart, become pairs of neighbours, in the room of the first half of each, of `count` keys.

@@ -1,6 +1,8 @@
 //! [`Level`]: an instruction set as a value, found at run time where the target allows.
 
-use super::{Isa, Matrix, Pairs, Unit, scalar};
+#[cfg(target_feature = "sse2")]
+use super::matrix::Matrix;
+use super::{Isa, Pairs, Unit, scalar};
 use core::fmt;
 
 /// An instruction set that this machine has.

@@ -33,7 +33,6 @@ mod x86;
 pub(crate) use fpu::{sqrt, widen_f16};
 pub use level::Level;
 pub(crate) use level::{LEVELS, Op, PairsLevel, PairsOp};
-use matrix::Matrix;
 pub(crate) use matrix::{STRIP, Unit};
 
 use half::{bf16, f16};

@@ -32,14 +32,7 @@ impl Unit {
         match *self {}
     }
 
-    pub(crate) fn score<T>(
-        &self,
-        _: (usize, usize),
-        _: Panel<'_, T>,
-        _: &[f32],
-        _: &mut [f32; 256],
-        _: usize,
-    ) {
+    pub(crate) fn score<T>(&self, _: (usize, usize), _: Panel<'_, T>, _: &[f32], _: &mut [f32]) {
         match *self {}
     }
 

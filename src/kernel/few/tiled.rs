@@ -10,6 +10,10 @@
 //!
 //! `columns` are the rows of a head, rounded up to a power of two.
 
+#![cfg_attr(
+    not(any(target_arch = "x86", target_arch = "x86_64")),
+    allow(dead_code, reason = "no level of these targets has products of bf16")
+)]
 #![allow(
     clippy::needless_range_loop,
     reason = "loops over indices unroll early enough to leave squares in registers"
@@ -30,7 +34,7 @@ use crate::score::block::Hiding;
 use crate::tiling::{Tile, padded};
 
 /// Numbers of a square that scores are transposed in.
-const SQUARE: usize = MAX_LANES * MAX_LANES;
+const SQUARE: usize = PAIRS * PAIRS;
 type Square = [f32; SQUARE];
 
 /// So many keys ahead values are fetched that come from memory.

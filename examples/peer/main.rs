@@ -94,7 +94,13 @@ impl Server {
         if self.pool.threads() != request.threads {
             self.pool = Pool::new(request.threads);
         }
-        let arithmetic = if bf16_dot && level.gains_by_bf16_dot() { "prompts in bf16" } else { "f32" };
+        let arithmetic = if !bf16_dot || !level.gains_by_bf16_dot() {
+            "f32"
+        } else if level.has_bf16_matrix() {
+            "bf16"
+        } else {
+            "prompts in bf16"
+        };
         Ok(format!("ok {level}, {arithmetic} arithmetic, (b, heads, seq, d) as given"))
     }
 

@@ -134,7 +134,7 @@ impl Matrix {
         (found == PRESENT).then_some(Self(()))
     }
 
-    /// The thread's unit, which nobody else may have in use meanwhile.
+    /// The thread's unit, which nobody else may have in use meanwhile; beside AVX-512 alone.
     pub(super) fn unit(self) -> Unit {
         Unit { set_up: Cell::new(SetUp::Released) }
     }

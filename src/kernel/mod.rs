@@ -15,7 +15,7 @@
 //!
 //! Blocks begin at multiples of their size, and what a row adds for a hidden key is exactly nothing, so a row's bits
 //! depend on no other row. Two kernels share the modifiers and this nest: in [`many`] the rows lie in the lanes,
-//! in [`few`] the head dimension does.
+//! in [`few`] the head dimension does, or keys and rows in the tiles of a matrix unit.
 
 mod arithmetic;
 mod ends;

@@ -196,7 +196,8 @@ pub(super) const MATRIX_ROWS: usize = 16;
 /// Elements of each buffer of the few-rows kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct Few {
-    /// Q, padded to whole vectors: `[rows][head_dim]`, rows that go together interleaved by vectors.
+    /// Q, padded to whole vectors: `[rows][head_dim]`, rows that go together interleaved by vectors; where there may be a matrix unit, with room
+    /// for its tiles of pairs.
     pub(crate) queries: usize,
     /// Scores, then weights: `[rows][block]`.
     pub(crate) weights: usize,

@@ -21,6 +21,7 @@ mod memory;
 
 pub(crate) use cuts::{Cuts, Kernel, Products};
 pub use memory::KvStorage;
+use memory::MATRIX_ROWS;
 pub(crate) use memory::{Carver, Few, Many, Split, few, in_place, many, padded};
 
 use crate::isa::{LEVELS, Level, MAX_LANES};
@@ -227,6 +228,8 @@ const _: () = {
         let Tile { chunk, block, few_block, lanes, .. } = Tile::of(LEVELS[i]);
         assert!(chunk == UNSPLIT || (chunk.is_multiple_of(block) && chunk.is_multiple_of(few_block)));
         assert!(few_block.is_multiple_of(lanes));
+        // Of a matrix unit's tiles of 16 keys, those of one or two rows fill a square with eight.
+        assert!(lanes != MATRIX_ROWS || few_block.is_multiple_of(MATRIX_ROWS * MATRIX_ROWS / 2));
         i += 1;
     }
 };

@@ -414,16 +414,21 @@ impl Visit for Bytes {
             * (shape.head_dim * size_of::<K>() + shape.value_dim * size_of::<V>());
         let all = Shape { batch: bytes / one + 1, ..shape };
         for modifiers in [Modifiers::default(), Modifiers { left: Some(333), ..Modifiers::causal() }] {
-            for level in levels() {
-                let want = operands.call(&shape, &modifiers, level).run::<O>().out.numbers();
-                let attention = modifiers.attach(Attention::new(all).unwrap()).level(level);
+            for (level, bf16_dot) in
+                levels().flat_map(|level| bf16_dots::<K, V>().map(move |dot| (level, dot)))
+            {
+                let mut call = operands.call(&shape, &modifiers, level);
+                call.bf16_dot = bf16_dot;
+                let want = call.run::<O>().out.numbers();
+                let attention =
+                    modifiers.attach(Attention::new(all).unwrap()).level(level).bf16_dot(bf16_dot);
                 let (q, k, v) = (operands.q.repeated(), operands.k.repeated(), operands.v.repeated());
                 let mut got = Answer::<O>::nothing(&all, Layout::Bhsd);
                 let mut job = attention.bind(q, k, v, got.out.view_mut()).unwrap();
                 let mut scratch = vec![f32::NAN; job.scratch_len()];
                 job.run(&mut scratch).unwrap();
                 for got in got.out.numbers().chunks(want.len()) {
-                    assert_eq!(got, want, "{bytes} bytes at {level} {shape:?}");
+                    assert_eq!(got, want, "{bytes} bytes at {level} {bf16_dot:?} {shape:?}");
                 }
             }
         }
@@ -441,6 +446,10 @@ fn any_number_of_bytes() {
         Bytes(shape, 16 << 20).visit::<f32, f32, f32, f32>();
         visit_some(index, Bytes(shape, 1 << 20));
         visit_some(index + 1, Bytes(shape, 16 << 20));
+        // A matrix unit's limit.
+        if index == 1 {
+            Bytes(shape, 48 << 20).visit::<f32, bf16, bf16, f32>();
+        }
     }
 }
 

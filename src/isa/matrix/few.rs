@@ -80,7 +80,7 @@ impl Unit {
     /// `sums[row][c] = Σ_key weights[row][key] · values[key][c]`, as [`multiply`](Self::multiply) sums pairs of neighbouring keys: `weights` has
     /// rows of whole multiples of 16 pairs, zeros after the last key; `values` as many keys or fewer, of 64 columns. `sums` has rows of
     /// 64. The tiles are set up for `columns`, at least as many as there are rows. Values so many keys ahead are fetched into the
-    /// second-level cache; none if 0.
+    /// second-level cache; none if 0. Nothing where an operand has not these sizes.
     ///
     /// ```text
     /// for 32 keys:    tiles of pairs of them, 16 columns each;  sums += weights · tiles
@@ -110,13 +110,14 @@ impl Unit {
             }
         }
         let mut room = MaybeUninit::<[Tiles; 2]>::uninit();
+        let room = room.as_mut_ptr().cast::<Tiles>();
         // Where there are no whole tiles the others come first.
         let (first, next, row): (*const bf16, *const bf16, usize) = match whole {
             0 => (last.as_ptr().cast(), core::ptr::null(), STRIP * size_of::<bf16>()),
             _ if steps == whole => (values.row(0).as_ptr(), core::ptr::null(), row_bytes(&values)),
             _ => (values.row(0).as_ptr(), last.as_ptr().cast(), row_bytes(&values)),
         };
-        // SAFETY: `self` proves the unit, and it is set up; with it there is AVX512_BW. `first` has 32 keys for each of `whole` steps, or
+        // SAFETY: `self` proves the unit, and it is set up; units are made beside AVX-512 alone. `first` has 32 keys for each of `whole` steps, or
         // for one, `row` bytes apart; `next` is null, or has 32 keys 128 bytes apart. Each has 64 numbers of 2 bytes, which is what is read.
         // There are `rows` rows of `steps` tiles of weights, and of sums, as has been checked.
         unsafe {
@@ -217,8 +218,8 @@ impl Unit {
                 values = inout(reg) first => _,
                 row = inout(reg) row => _,
                 next = inout(reg) next => _,
-                room = inout(reg) room.as_mut_ptr().cast::<Tiles>() => _,
-                other = inout(reg) room.as_mut_ptr().cast::<Tiles>().add(1) => _,
+                room = inout(reg) room => _,
+                other = inout(reg) room.add(1) => _,
                 begun = out(reg) _,
                 ahead = inout(reg) row_bytes(&values) * ahead => _,
                 weights = inout(reg) weights.row(0).as_ptr() => _,
@@ -239,6 +240,7 @@ impl Unit {
 mod tests {
     use super::super::{Matrix, tests::number};
     use super::*;
+    use crate::isa::Level;
     use std::vec::Vec;
 
     fn whole(index: usize) -> bf16 {
@@ -248,7 +250,8 @@ mod tests {
     /// Scores, then values, of few rows, with one unit in turns.
     #[test]
     fn few_rows_are_products() {
-        let Some(matrix) = Matrix::of_machine() else { return };
+        let there = Level::detect().has_bf16_matrix();
+        let Some(matrix) = Matrix::of_machine().filter(|_| there) else { return };
         let unit = matrix.unit();
         for (rows, columns) in [(1, 2), (2, 2), (3, 4), (5, 8), (9, 16), (16, 16)] {
             for (steps, tiles) in [(1, 1), (3, 16 / columns)] {

@@ -1,4 +1,4 @@
-//! The few-rows kernel: the head dimension lies in lanes.
+//! The few-rows kernel: the head dimension lies in lanes (but see [`tiled`]).
 //!
 //! Decoding has as many rows as a group has heads: too few to fill lanes well, and reading K and V once is what takes
 //! the time. Both are read row by row, each vector once for up to [`FEW_TOGETHER`] rows, and fetched ahead ([`Ahead`]):

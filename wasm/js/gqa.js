@@ -137,7 +137,7 @@ class Gqa {
     const heap = this.#heap;
     const lists = aligned(4 * plain(call));
     write(heap, this.#exports.call(), heap.scratch(lists), call, this.#storage);
-    const needed = this.#exports.bind();
+    const needed = this.#exports.bind(threads);
     if (needed < 0) throw GqaError.read(heap.buffer, this.#exports.failure());
     const bytes = aligned(needed);
     // Behind the lists, which stay where they are: a block that is too short is left, not moved.

@@ -137,26 +137,26 @@ impl Call {
     ///
     /// # Safety
     /// Of the export `bind`.
-    pub(crate) unsafe fn bind(&self, work: &Work) -> Result<usize, Failure> {
+    pub(crate) unsafe fn bind(&self, work: &Work, threads: usize) -> Result<usize, Failure> {
         // SAFETY: the caller's promise.
         unsafe {
             match (self.storage, self.kv_storage) {
                 #[cfg(feature = "half")]
-                (1, _) => self.bind_as::<f16, f16>(work),
+                (1, _) => self.bind_as::<f16, f16>(work, threads),
                 #[cfg(feature = "half")]
-                (2, _) => self.bind_as::<bf16, bf16>(work),
+                (2, _) => self.bind_as::<bf16, bf16>(work, threads),
                 #[cfg(feature = "half")]
-                (_, 1) => self.bind_as::<f32, f16>(work),
+                (_, 1) => self.bind_as::<f32, f16>(work, threads),
                 #[cfg(feature = "half")]
-                (_, 2) => self.bind_as::<f32, bf16>(work),
-                _ => self.bind_as::<f32, f32>(work),
+                (_, 2) => self.bind_as::<f32, bf16>(work, threads),
+                _ => self.bind_as::<f32, f32>(work, threads),
             }
         }
     }
 
     /// # Safety
     /// As `bind`; Q and the output hold `Q`s, K and V hold `K`s.
-    unsafe fn bind_as<Q: Element, K: Element>(&self, work: &Work) -> Result<usize, Failure>
+    unsafe fn bind_as<Q: Element, K: Element>(&self, work: &Work, threads: usize) -> Result<usize, Failure>
     where
         (Q, K): Combination<Q, K>,
     {
@@ -175,7 +175,7 @@ impl Call {
         let job = unsafe { self.outputs(job)? };
         let scratch_len = job.scratch_len();
         // SAFETY: no thread works, by the caller's promise.
-        unsafe { work.set(job) };
+        unsafe { work.set(job, threads) };
         Ok(scratch_len)
     }
 

@@ -40,15 +40,15 @@ extern "C" fn failure() -> *const Failure {
     STATE.failure.get()
 }
 
-/// Checks the call. The scratch that [`work`] needs, in bytes, or -1 after a failure.
+/// Checks the call, which so many threads will work at. The scratch that [`work`] needs, in bytes, or -1 after a failure.
 ///
 /// # Safety
 /// No thread works, what the call points to stays valid and aligned until the last thread has worked, nothing else
 /// touches its outputs until then, and its outputs share no element with its other operands.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn bind() -> i32 {
+unsafe extern "C" fn bind(threads: usize) -> i32 {
     // SAFETY: nothing else touches the call and the work, by this function's contract.
-    let bound = unsafe { (*STATE.call.get()).bind(&STATE.work) };
+    let bound = unsafe { (*STATE.call.get()).bind(&STATE.work, threads) };
     match bound {
         Ok(scratch_len) => (scratch_len * size_of::<f32>()) as i32,
         Err(failure) => {

@@ -10,7 +10,7 @@ use gqa::{bf16, f16};
 
 /// A pair of storage types, of Q and the output and of K and V, that the module has a kernel for.
 pub(crate) trait Combination<Q: 'static, K: 'static> {
-    fn job(job: Job<'static, Q, K, K, Q>) -> AnyJob;
+    fn job(job: Job<'static, Q, K, K, Q>, threads: usize) -> AnyJob;
 }
 
 macro_rules! combinations {
@@ -53,9 +53,9 @@ macro_rules! combinations {
 
         $($(#[$if])*
         impl Combination<$Q, $K> for ($Q, $K) {
-            fn job(job: Job<'static, $Q, $K, $K, $Q>) -> AnyJob {
+            fn job(job: Job<'static, $Q, $K, $K, $Q>, threads: usize) -> AnyJob {
                 // Instances that can't share a memory are alone.
-                AnyJob::$name(if cfg!(target_feature = "atomics") { job } else { job.threads(1) })
+                AnyJob::$name(job.threads(if cfg!(target_feature = "atomics") { threads } else { 1 }))
             }
         })*
     };
@@ -84,7 +84,7 @@ impl Work {
 
     /// # Safety
     /// No thread is in `run`, and `self` is a static.
-    pub(crate) unsafe fn set<Q: 'static, K: 'static>(&self, job: Job<'static, Q, K, K, Q>)
+    pub(crate) unsafe fn set<Q: 'static, K: 'static>(&self, job: Job<'static, Q, K, K, Q>, threads: usize)
     where
         (Q, K): Combination<Q, K>,
     {
@@ -92,7 +92,7 @@ impl Work {
         // they borrow from, which then stays where it is until this function is called again.
         unsafe {
             *self.items.get() = None;
-            let job: &'static mut _ = (*self.job.get()).insert(<(Q, K)>::job(job));
+            let job: &'static mut _ = (*self.job.get()).insert(<(Q, K)>::job(job, threads));
             *self.items.get() = Some(job.items());
         }
     }

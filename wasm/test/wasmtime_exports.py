@@ -70,7 +70,7 @@ class Module:
         out = self.tensor(shape, bytes(size))
         sizes = [batch, q_heads, kv_heads, q_len, kv_len, head_dim, shape[3]]
         self.write(sizes, [self.tensor(*q), self.tensor(*k), self.tensor(*v), out])
-        needed = self.call("bind")
+        needed = self.call("bind", 1)
         assert needed > 0
         self.call("work", self.room(needed), needed)
         return struct.unpack(f"<{size // 4}f", self.memory.read(self.store, out[0], out[0] + size))
@@ -96,7 +96,7 @@ def check_vectors(module):
 def check_refusal(module):
     """kv_heads = 0 is refused: kind 1, operand 2."""
     module.write([1, 2, 0, 1, 3, 4, 4], [[0] * 6] * 4)
-    assert module.call("bind") == -1
+    assert module.call("bind", 1) == -1
     failure = module.call("failure")
     assert struct.unpack("<2I", module.memory.read(module.store, failure, failure + 8)) == (1, 2)
 

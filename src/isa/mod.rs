@@ -208,6 +208,15 @@ pub(crate) trait Pairs: Isa {
     /// Pairs of a lane of `low` and the same one of `high`, narrowed to nearest with ties to even.
     fn pair(self, low: Self::F, high: Self::F) -> Self::F;
 
+    /// As [`pair`](Self::pair) of numbers that are not negative, but ties go away from 0. NaN may become any number.
+    fn pair_weights(self, low: Self::F, high: Self::F) -> Self::F;
+
+    /// `t - ⌊t⌋`, 0 for -∞.
+    fn fraction(self, t: Self::F) -> Self::F;
+
+    /// `p · 2^⌊power⌋`, 0 for -∞, where `p` is positive and finite.
+    fn scale_down(self, p: Self::F, power: Self::F) -> Self::F;
+
     /// Neighbours as pairs: the lanes of `first`, then those of `second`, narrowed to nearest with ties to even.
     fn narrow_pairs(self, first: Self::F, second: Self::F) -> Self::F;
 
@@ -391,6 +400,29 @@ mod tests {
     #[test]
     fn every_half_is_narrowed_to_and_its_neighbours_to_the_nearest() {
         at_every_level(Narrowing);
+    }
+
+    struct PairedWeights;
+
+    impl PairsOp for PairedWeights {
+        fn run<S: Pairs>(self, s: S, _: Option<&Unit>) {
+            for bits in 0..0x7f80u16 {
+                for off in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                    let low = f32::from_bits(u32::from(bits) << 16 | off);
+                    let high = f32::from_bits(u32::from(0x7f7f - bits) << 16 | (0xffff - off));
+                    // To nearest, ties to greater numbers.
+                    let nearest = |x: f32| (x.to_bits() + 0x8000) >> 16;
+                    let pairs = lanes(s, s.pair_weights(s.splat(low), s.splat(high)));
+                    let want = nearest(low) | nearest(high) << 16;
+                    assert!(pairs.iter().all(|pair| pair.to_bits() == want), "{low:e} {high:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weights_are_narrowed_to_the_nearest() {
+        Level::available().filter_map(Level::pairs).for_each(|pairs| pairs.dispatch(PairedWeights));
     }
 
     /// Where the environment variable `GQA_EXPECT_LEVELS` lists names, these are the ones that there must be.

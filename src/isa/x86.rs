@@ -498,6 +498,30 @@ impl Pairs for Avx512<true> {
         self.zip(cast(self.narrow_pairs(low, high)))
     }
 
+    /// By whole numbers: the instructions for it take twice as many steps.
+    #[inline(always)]
+    fn pair_weights(self, low: Self::F, high: Self::F) -> Self::F {
+        let avx512 = self.v4.avx512f;
+        let [low, high] = [low, high].map(
+            #[inline(always)]
+            |x| avx512._mm512_add_epi32(cast(x), avx512._mm512_set1_epi32(0x8000)),
+        );
+        let low = avx512._mm512_srli_epi32::<16>(low);
+        // The bits of the mask from `high`, the others from `low`.
+        cast(avx512._mm512_ternarylogic_epi32::<0xca>(avx512._mm512_set1_epi32(!0xffff), high, low))
+    }
+
+    #[inline(always)]
+    fn fraction(self, t: Self::F) -> Self::F {
+        cast(self.v4.avx512dq._mm512_reduce_ps::<_MM_FROUND_TO_NEG_INF>(cast(t)))
+    }
+
+    /// VSCALEFPS rounds the power down itself.
+    #[inline(always)]
+    fn scale_down(self, p: Self::F, power: Self::F) -> Self::F {
+        self.scale(p, power)
+    }
+
     #[inline(always)]
     fn narrow_pairs(self, first: Self::F, second: Self::F) -> Self::F {
         // SAFETY: as above.

@@ -3,9 +3,11 @@
 //! The state of a row is its maximum `m` so far and the sum `l` of `e^(s - m)`. A row that has seen nothing has
 //! `m = -∞`, `l = 0`; the maximum that is subtracted is then 0, so that no difference of infinities arises.
 
+use core::f32::consts::LOG2_E;
+
 use crate::element::{load_part, store_part};
 use crate::isa::{Isa, MAX_LANES, Pairs};
-use crate::math::exp;
+use crate::math::{exp, exp2_down};
 use crate::score::block::Hiding;
 use crate::score::sink;
 
@@ -96,25 +98,39 @@ pub(super) fn update_pairs<S: Pairs, const VECS: usize>(
     s.vectorize(
         #[inline(always)]
         || {
-            let scale = s.splat(scale);
+            let (times, power) = (s.splat(scale), s.splat((scale * LOG2_E).min(f32::MAX)));
             let scores = s.vectors_mut(scores).as_chunks_mut::<VECS>().0;
             let Some([maxima, sums, factors]) =
                 s.vectors_mut(state).as_chunks_mut::<VECS>().0.first_chunk_mut::<3>()
             else {
                 return;
             };
-            let mut greatest = [s.splat(f32::NEG_INFINITY); VECS];
-            for scores in scores.iter() {
-                for (greatest, &score) in greatest.iter_mut().zip(scores) {
-                    *greatest = s.max(score, *greatest);
+            // Of even and of odd keys, so that they don't wait for each other.
+            let mut greatest = [[s.splat(f32::NEG_INFINITY); VECS]; 2];
+            let (twos, one) = scores.as_chunks::<2>();
+            for two in twos {
+                for (greatest, scores) in greatest.iter_mut().zip(two) {
+                    for v in 0..VECS {
+                        greatest[v] = s.max(scores[v], greatest[v]);
+                    }
                 }
             }
-            let (mut safe, mut added) = ([s.zero(); VECS], [s.zero(); VECS]);
+            for scores in one {
+                for v in 0..VECS {
+                    greatest[0][v] = s.max(scores[v], greatest[0][v]);
+                }
+            }
+            // What is subtracted from scores: as they are, so that the greatest one's weight is 1.
+            let (mut from, mut added) = ([s.zero(); VECS], [s.zero(); VECS]);
             for v in 0..VECS {
-                let greatest = s.max(s.mul(greatest[v], scale), maxima[v]);
-                safe[v] = safe_maximum(s, greatest);
-                factors[v] = exp(s, s.sub(maxima[v], safe[v]));
-                maxima[v] = greatest;
+                let raw = s.max(greatest[1][v], greatest[0][v]);
+                let scaled = s.mul(raw, times);
+                let before = s.div(maxima[v], times);
+                let all = s.max(scaled, maxima[v]);
+                let raw = s.select(s.less(scaled, maxima[v]), before, raw);
+                from[v] = safe_maximum(s, raw);
+                factors[v] = exp(s, s.sub(maxima[v], safe_maximum(s, all)));
+                maxima[v] = all;
             }
             for pair in 0..scores.len() / 2 {
                 let Some(&[low, high]) = scores.get(2 * pair..).and_then(|rest| rest.first_chunk()) else {
@@ -122,18 +138,18 @@ pub(super) fn update_pairs<S: Pairs, const VECS: usize>(
                 };
                 let Some(to) = scores.get_mut(pair) else { return };
                 for v in 0..VECS {
-                    let low = exp(s, s.sub(s.mul(low[v], scale), safe[v]));
-                    let high = exp(s, s.sub(s.mul(high[v], scale), safe[v]));
+                    let low = exp2_down(s, s.mul(s.sub(low[v], from[v]), power));
+                    let high = exp2_down(s, s.mul(s.sub(high[v], from[v]), power));
                     added[v] = s.add(s.add(added[v], low), high);
-                    to[v] = s.pair(low, high);
+                    to[v] = s.pair_weights(low, high);
                 }
             }
             if let (1, Some(&last)) = (scores.len() % 2, scores.last()) {
                 let Some(to) = scores.get_mut(scores.len() / 2) else { return };
                 for v in 0..VECS {
-                    let last = exp(s, s.sub(s.mul(last[v], scale), safe[v]));
+                    let last = exp2_down(s, s.mul(s.sub(last[v], from[v]), power));
                     added[v] = s.add(added[v], last);
-                    to[v] = s.pair(last, s.zero());
+                    to[v] = s.pair_weights(last, s.zero());
                 }
             }
             for v in 0..VECS {

@@ -128,6 +128,13 @@ pub trait Storage: Factor + Send + Sync + 'static {
     /// The first vector of `from`; zeros where it is shorter than one.
     fn load<S: Isa>(s: S, from: &[Self]) -> S::F;
 
+    /// Pairs of neighbours, as they are stored, of the first elements of `from`; zeros where it is shorter than two vectors, or where there are
+    /// no [`PAIRS`](Self::PAIRS) of this type or instruction set.
+    #[inline(always)]
+    fn load_pairs<S: Isa>(s: S, _: &[Self]) -> S::F {
+        s.zero()
+    }
+
     /// Narrows a vector into the first elements of `to`, which has room for it.
     fn store<S: Isa>(s: S, x: S::F, to: &mut [Self]);
 
@@ -181,6 +188,33 @@ pub(crate) fn load_square<S: Isa, T: Storage>(
     let mut narrow = square;
     for (lane, to) in narrow.iter_mut().enumerate().take(S::LANES) {
         *to = load_part(s, columns.get(lane, first, columns.left(first)));
+    }
+    narrow
+}
+
+/// Columns `first..` of the first `LANES` rows as pairs of neighbours, a vector of them each; zeros past their end.
+#[inline(always)]
+pub(crate) fn load_square_of_pairs<S: Isa, T: Storage>(
+    s: S,
+    columns: &Columns<'_, MAX_LANES, T>,
+    first: usize,
+) -> [S::F; MAX_LANES] {
+    let mut square = [s.zero(); MAX_LANES];
+    let (width, left) = (2 * S::LANES, columns.left(first));
+    if left >= width {
+        for lane in 0..S::LANES {
+            square[lane] = T::load_pairs(s, columns.get(lane, first, width));
+        }
+        return square;
+    }
+    // Apart, as above.
+    let mut narrow = square;
+    for (lane, to) in narrow.iter_mut().enumerate().take(S::LANES) {
+        let mut buffer = [T::ZERO; 2 * MAX_LANES];
+        for (to, &x) in buffer.iter_mut().zip(columns.get(lane, first, left)) {
+            *to = x;
+        }
+        *to = T::load_pairs(s, &buffer);
     }
     narrow
 }
@@ -370,6 +404,11 @@ impl Storage for bf16 {
     #[inline(always)]
     fn load<S: Isa>(s: S, from: &[Self]) -> S::F {
         s.widen_bf16(from.reinterpret_cast())
+    }
+
+    #[inline(always)]
+    fn load_pairs<S: Isa>(s: S, from: &[Self]) -> S::F {
+        s.load_pairs(from.reinterpret_cast())
     }
 
     #[inline(always)]

@@ -65,6 +65,8 @@ pub trait Isa: Copy {
     const LEVEL: Level;
     /// Whether [`prefetch`](Self::prefetch) and [`prefetch_near`](Self::prefetch_near) do anything.
     const PREFETCHES: bool = false;
+    /// Whether machines may have products of pairs beside it: [`Pairs`].
+    const PAIRS: bool = false;
 
     /// Runs `f`, which must be `#[inline(always)]`, compiled for this instruction set.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
@@ -177,6 +179,13 @@ pub trait Isa: Copy {
     /// The first `LANES` bfloat16 numbers (as bits), widened; 0 if there are fewer.
     fn widen_bf16(self, bits: &[u16]) -> Self::F;
 
+    /// Neighbours as pairs, the first in the low half of a lane: the first `2 · LANES` numbers; 0 if there are fewer. Where
+    /// [`PAIRS`](Self::PAIRS); elsewhere 0.
+    #[inline(always)]
+    fn load_pairs(self, _: &[u16]) -> Self::F {
+        self.zero()
+    }
+
     /// Narrows into the first `LANES` of `bits`, to nearest with ties to even.
     #[inline(always)]
     fn narrow_f16(self, x: Self::F, bits: &mut [u16]) {
@@ -219,9 +228,6 @@ pub(crate) trait Pairs: Isa {
 
     /// Neighbours as pairs: the lanes of `first`, then those of `second`, narrowed to nearest with ties to even.
     fn narrow_pairs(self, first: Self::F, second: Self::F) -> Self::F;
-
-    /// Neighbours as pairs: the first `2 · LANES` numbers; 0 if there are fewer.
-    fn load_pairs(self, bits: &[u16]) -> Self::F;
 
     /// Pairs of a number of `low` and the same one of `high`, of the first `LANES`; 0 if there are fewer.
     fn zip_pairs(self, low: &[u16], high: &[u16]) -> Self::F;

@@ -338,6 +338,7 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     type M = pulp::b16;
     const LEVEL: Level = Level::AVX512;
     const PREFETCHES: bool = true;
+    const PAIRS: bool = true;
 
     operations!();
 
@@ -453,6 +454,11 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn load_pairs(self, bits: &[u16]) -> Self::F {
+        bits.first_chunk::<32>().map_or(self.zero(), |bits| cast(*bits))
+    }
+
+    #[inline(always)]
     fn narrow_f16(self, x: Self::F, bits: &mut [u16]) {
         let Some(bits) = bits.first_chunk_mut::<16>() else { return };
         *bits = cast(self.v4.avx512f._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(cast(x)));
@@ -526,11 +532,6 @@ impl Pairs for Avx512<true> {
     fn narrow_pairs(self, first: Self::F, second: Self::F) -> Self::F {
         // SAFETY: as above.
         cast(bits(unsafe { _mm512_cvtne2ps_pbh(cast(second), cast(first)) }))
-    }
-
-    #[inline(always)]
-    fn load_pairs(self, bits: &[u16]) -> Self::F {
-        bits.first_chunk::<32>().map_or(self.zero(), |bits| cast(*bits))
     }
 
     #[inline(always)]

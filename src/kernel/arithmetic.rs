@@ -43,8 +43,8 @@ pub(super) trait Arithmetic<S: Isa, K, V>: Copy {
     /// The factor of the queries as they are loaded, and the one of the scores.
     fn scales(scale: f32) -> (f32, f32);
 
-    /// Prepares the queries, `[head_dim][VECS]` vectors.
-    fn prepare<const VECS: usize>(self, queries: &mut [f32]);
+    /// Prepares the queries, `[head_dim][VECS]` vectors, or pairs already.
+    fn prepare<const VECS: usize>(self, queries: &mut [f32], pairs: bool);
 
     /// The scores of a block's keys, which begin at `start`, times `scale`.
     fn score<const KEYS: usize, const VECS: usize>(
@@ -57,7 +57,7 @@ pub(super) trait Arithmetic<S: Isa, K, V>: Copy {
         scale: f32,
     );
 
-    /// The softmax of a group's scores, times what is left of their scale: `rest`, not 1 only where nothing is hidden, and positive.
+    /// The softmax of a group's scores, times what is left of their scale: `rest`, positive and at most 1.
     fn weigh<const VECS: usize>(self, s: S, group: &mut Group<'_>, hiding: Hiding, rest: f32);
 
     /// Adds a block's values, weighted, to the output of a group, whose keys begin with the value `first`.
@@ -109,7 +109,7 @@ impl<S: Isa, K: Storage, V: Storage> Arithmetic<S, K, V> for Single {
     }
 
     #[inline(always)]
-    fn prepare<const VECS: usize>(self, _: &mut [f32]) {}
+    fn prepare<const VECS: usize>(self, _: &mut [f32], _: bool) {}
 
     #[inline(always)]
     fn score<const KEYS: usize, const VECS: usize>(
@@ -182,8 +182,10 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
     }
 
     #[inline(always)]
-    fn prepare<const VECS: usize>(self, queries: &mut [f32]) {
-        pair_rows::<S, VECS>(self.0, queries);
+    fn prepare<const VECS: usize>(self, queries: &mut [f32], pairs: bool) {
+        if !pairs {
+            pair_rows::<S, VECS>(self.0, queries);
+        }
     }
 
     #[inline(always)]

@@ -23,6 +23,9 @@ pub(super) trait Steps {
     /// See [`squares::load_queries`].
     fn load<S: Isa, const VECS: usize>(&mut self, s: S, first: usize, scale: f32, queries: &mut [f32]);
 
+    /// See [`squares::load_pairs`]. Nothing, and false, where the queries' type or the instruction set has no pairs.
+    fn load_pairs<S: Isa, const VECS: usize>(&mut self, s: S, first: usize, queries: &mut [f32]) -> bool;
+
     /// See [`squares::finish`].
     fn finish<S: Isa, const VECS: usize>(
         &mut self,
@@ -57,8 +60,24 @@ pub(super) trait AnySteps {
 
 /// What [`Steps`] reads the queries for: many rows, with so many vectors of them, or few.
 pub(super) enum Load<'s> {
-    Many { vecs: usize, first: usize, scale: f32, queries: &'s mut [f32] },
-    Few { dim: usize, scale: f32, queries: &'s mut [f32] },
+    Many {
+        vecs: usize,
+        first: usize,
+        scale: f32,
+        queries: &'s mut [f32],
+    },
+    /// As pairs; whether there are any.
+    Pairs {
+        vecs: usize,
+        first: usize,
+        queries: &'s mut [f32],
+        loaded: &'s mut bool,
+    },
+    Few {
+        dim: usize,
+        scale: f32,
+        queries: &'s mut [f32],
+    },
 }
 
 /// What [`Steps`] writes to the output.
@@ -71,6 +90,14 @@ impl<Q: Storage, O: Storage> Steps for Ends<'_, Q, O> {
     #[inline(always)]
     fn load<S: Isa, const VECS: usize>(&mut self, s: S, first: usize, scale: f32, queries: &mut [f32]) {
         squares::load_queries::<S, Q, VECS>(s, &{ self.queries }, first, scale, queries);
+    }
+
+    #[inline(always)]
+    fn load_pairs<S: Isa, const VECS: usize>(&mut self, s: S, first: usize, queries: &mut [f32]) -> bool {
+        if S::PAIRS && Q::PAIRS {
+            squares::load_pairs::<S, Q, VECS>(s, &{ self.queries }, first, queries);
+        }
+        S::PAIRS && Q::PAIRS
     }
 
     #[inline(always)]
@@ -106,6 +133,15 @@ impl Steps for &mut (dyn AnySteps + '_) {
     #[inline(always)]
     fn load<S: Isa, const VECS: usize>(&mut self, _: S, first: usize, scale: f32, queries: &mut [f32]) {
         self.load_at(S::LEVEL, Load::Many { vecs: VECS, first, scale, queries });
+    }
+
+    #[inline(always)]
+    fn load_pairs<S: Isa, const VECS: usize>(&mut self, _: S, first: usize, queries: &mut [f32]) -> bool {
+        let mut loaded = false;
+        if S::PAIRS {
+            self.load_at(S::LEVEL, Load::Pairs { vecs: VECS, first, queries, loaded: &mut loaded });
+        }
+        loaded
     }
 
     #[inline(always)]
@@ -199,6 +235,12 @@ impl<Q: Storage> Op for OfLoad<'_, '_, '_, Q> {
             Load::Many { vecs, first, scale, queries } => {
                 s.with_tile(vecs, LoadOfTile { s, first, scale, queries, rows: self.rows });
             }
+            Load::Pairs { vecs, first, queries, loaded } => {
+                *loaded = S::PAIRS && Q::PAIRS;
+                if S::PAIRS && Q::PAIRS {
+                    s.with_tile(vecs, LoadPairsOfTile { s, first, queries, rows: self.rows });
+                }
+            }
         }
     }
 }
@@ -215,6 +257,20 @@ impl<S: Isa, Q: Storage> TileOp for LoadOfTile<'_, '_, '_, S, Q> {
     #[inline(always)]
     fn run<const KEYS: usize, const VECS: usize>(self) {
         squares::load_queries::<S, Q, VECS>(self.s, self.rows, self.first, self.scale, self.queries);
+    }
+}
+
+struct LoadPairsOfTile<'s, 'r, 'a, S, Q> {
+    s: S,
+    first: usize,
+    queries: &'s mut [f32],
+    rows: &'r Rows<'a, Q>,
+}
+
+impl<S: Isa, Q: Storage> TileOp for LoadPairsOfTile<'_, '_, '_, S, Q> {
+    #[inline(always)]
+    fn run<const KEYS: usize, const VECS: usize>(self) {
+        squares::load_pairs::<S, Q, VECS>(self.s, self.rows, self.first, self.queries);
     }
 }
 

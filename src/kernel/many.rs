@@ -119,7 +119,11 @@ pub(super) fn compute<
         }
     }
     let wide = carver.take(sizes.wide);
-    let (query_scale, score_scale) = A::scales(task.modifiers.scale);
+    let scale = task.modifiers.scale;
+    // Scores that are clamped before would leave f32's range if they grew.
+    let late =
+        A::ROUNDS && scale > 0.0 && scale <= 1.0 && scoring.is_plain() && task.reports.inspection.is_none();
+    let (query_scale, score_scale) = if late { (1.0, scale) } else { A::scales(scale) };
     visits.run(ManyRows::<S, K, V, A, E, KEYS, VECS> {
         s,
         task,
@@ -132,6 +136,7 @@ pub(super) fn compute<
         wide,
         query_scale,
         score_scale,
+        late,
         later,
         arithmetic,
     });
@@ -151,6 +156,8 @@ struct ManyRows<'r, 'a, S, K, V, A, E, const KEYS: usize, const VECS: usize> {
     wide: &'a mut [f32],
     query_scale: f32,
     score_scale: f32,
+    /// Whether scores are scaled as they become weights, since nothing else changes them.
+    late: bool,
     later: Later,
     arithmetic: A,
 }
@@ -187,14 +194,22 @@ where
     #[inline(always)]
     fn load(&mut self) {
         for group in present(self.groups, self.count) {
-            self.steps.load::<S, VECS>(self.s, group.rows.start, self.query_scale, group.queries);
-            self.arithmetic.prepare::<VECS>(group.queries);
+            let (s, first) = (self.s, group.rows.start);
+            let pairs = A::ROUNDS
+                && self.query_scale == 1.0
+                && self.steps.load_pairs::<S, VECS>(s, first, group.queries);
+            if !pairs {
+                self.steps.load::<S, VECS>(s, first, self.query_scale, group.queries);
+            }
+            self.arithmetic.prepare::<VECS>(group.queries, pairs);
         }
     }
 
     #[inline(always)]
     fn compute(&mut self, keys: &Range<usize>, trust: Trust) -> bool {
-        let Self { s, task, scoring, sight, groups, count, wide, score_scale, later, arithmetic, .. } = self;
+        let Self {
+            s, task, scoring, sight, groups, count, wide, score_scale, late, later, arithmetic, ..
+        } = self;
         let (s, arithmetic, count) = (*s, *arithmetic, *count);
         for group in present(groups, count) {
             if A::ROUNDS {
@@ -226,10 +241,7 @@ where
                 let keys = sight.sequence.seen_in(&group.positions, &block);
                 group.keys = together(keys, A::KEYS, sight.sequence.length);
             }
-            // Where nothing else changes them, scores are scaled as they become weights.
-            let alone =
-                A::ROUNDS && *score_scale > 0.0 && scoring.is_plain() && task.reports.inspection.is_none();
-            let (scale, rest) = if alone { (1.0, *score_scale) } else { (*score_scale, 1.0) };
+            let (scale, rest) = if *late { (1.0, *score_scale) } else { (*score_scale, 1.0) };
             arithmetic.score::<KEYS, VECS>(s, keys, block.start, first(groups, count), wide, scale);
             let mut wide = Wide { room: wide, holds: Holds::Nothing };
             let inspection = &mut task.reports.inspection;
@@ -253,8 +265,7 @@ where
                     Hiding::Marked
                 };
                 hidden |= hiding != Hiding::Nothing;
-                // Where something is hidden scores are clamped, which is done to scaled ones.
-                let rest = if !A::ROUNDS || hiding == Hiding::Nothing {
+                let rest = if !A::ROUNDS || hiding != Hiding::Marked {
                     rest
                 } else {
                     group.scale::<S, VECS>(s, rest)

@@ -10,7 +10,7 @@ use core::slice;
 
 use super::Rest;
 use super::softmax::Total;
-use crate::element::{Storage, load_square, store_square};
+use crate::element::{Storage, load_square, load_square_of_pairs, store_square};
 use crate::isa::{Isa, MAX_LANES};
 use crate::panel::{Rows, RowsMut};
 
@@ -66,6 +66,42 @@ pub(super) fn load_queries<S: Isa, Q: Storage, const VECS: usize>(
                     } else {
                         for (to, from) in to.iter_mut().zip(square) {
                             to[v] = s.mul(scale, from);
+                        }
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// The rows of Q from `first` on as they are, in pairs of neighbours, transposed square by square. Compiled once for each level and type that
+/// has pairs.
+#[inline(never)]
+pub(super) fn load_pairs<S: Isa, Q: Storage, const VECS: usize>(
+    s: S,
+    from: &Rows<'_, Q>,
+    first: usize,
+    queries: &mut [f32],
+) {
+    s.vectorize(
+        #[inline(always)]
+        || {
+            let queries = s.vectors_mut(queries).as_chunks_mut::<VECS>().0;
+            for v in 0..VECS {
+                let columns = from.columns(first + v * S::LANES, S::LANES);
+                let pairs = columns.left(0).div_ceil(2);
+                let queries = queries.get_mut(..pairs).unwrap_or_default();
+                for (chunk, to) in queries.chunks_mut(S::LANES).enumerate() {
+                    let mut square = load_square_of_pairs(s, &columns, 2 * chunk * S::LANES);
+                    s.transpose(&mut square);
+                    // Whole squares stay in registers.
+                    if to.len() == S::LANES {
+                        for pair in 0..S::LANES {
+                            to[pair][v] = square[pair];
+                        }
+                    } else {
+                        for (to, from) in to.iter_mut().zip(square) {
+                            to[v] = from;
                         }
                     }
                 }

@@ -16,7 +16,7 @@
 )]
 
 use super::arithmetic::{
-    Arithmetic, Holds, Paired, Wide, add_marked, pair_neighbours, pair_rows, scale_scores, seen, whole,
+    Arithmetic, Holds, Paired, Wide, add_marked, pair_neighbours, scale_scores, seen, whole,
 };
 use super::many::Group;
 use crate::ahead::lines_of;
@@ -52,10 +52,10 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
     }
 
     #[inline(always)]
-    fn prepare<const VECS: usize>(self, queries: &mut [f32]) {
+    fn prepare<const VECS: usize>(self, queries: &mut [f32], pairs: bool) {
         let row = S::LANES * VECS;
         let dim = queries.len() / row;
-        pair_rows::<S, VECS>(self.pairs.0, queries);
+        Arithmetic::<_, bf16, bf16>::prepare::<VECS>(self.pairs, queries, pairs);
         // Where there is no room for whole tiles vectors multiply.
         queries.get_mut(dim.div_ceil(2) * row..tiles(dim) * row).unwrap_or_default().fill(0.0);
     }

@@ -25,7 +25,7 @@ use super::{Arithmetic, Source};
 use crate::ahead::{Ahead, lines_of};
 use crate::isa::{Isa, MAX_LANES, Pairs, STRIP};
 use crate::kernel::Steps;
-use crate::kernel::arithmetic::{self, Paired, pair_neighbours, pair_rows};
+use crate::kernel::arithmetic::{pair_neighbours, pair_rows};
 use crate::kernel::softmax::MARK;
 use crate::kernel::tiled::{PAIRS, Tiled, tiles};
 use crate::panel::Panel;
@@ -55,16 +55,18 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
         steps: &mut E,
         place: &Place,
         dim: usize,
-        scale: f32,
+        _: f32,
         [queries, room]: [&mut [f32]; 2],
     ) {
-        let (scale, _) = scales::<S>(scale);
         let columns = columns(place.count);
         let Some(rows) = room.get_mut(..dim * S::LANES) else { return };
         let heads = queries.chunks_exact_mut(tiles(dim) * columns).take(place.heads.count());
         for (head, queries) in heads.enumerate() {
-            steps.load::<S::Plain, 1>(s, head * place.count, scale, rows);
-            pair_rows::<S, 1>(self.pairs.0, rows);
+            let first = head * place.count;
+            if !steps.load_pairs::<S::Plain, 1>(s, first, rows) {
+                steps.load::<S::Plain, 1>(s, first, 1.0, rows);
+                pair_rows::<S, 1>(self.pairs.0, rows);
+            }
             queries.fill(0.0);
             let pairs = rows.chunks_exact(S::LANES).take(dim.div_ceil(2));
             for (from, to) in pairs.zip(queries.chunks_exact_mut(columns)) {
@@ -85,7 +87,6 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
         scale: f32,
         mut ahead: Option<Ahead>,
     ) {
-        let (_, scale) = scales::<S>(scale);
         let (dim, count) = (heads.share(keys.row(0).len()), heads.share(rows));
         let (columns, length) = (columns(count), tiles(dim));
         let square_keys = SQUARE / columns;
@@ -209,11 +210,6 @@ impl<S: Pairs> Tiled<'_, S> {
         }
         sums
     }
-}
-
-/// See [`arithmetic::Arithmetic::scales`].
-fn scales<S: Pairs>(scale: f32) -> (f32, f32) {
-    <Paired<S> as arithmetic::Arithmetic<S::Plain, bf16, bf16>>::scales(scale)
 }
 
 /// Scores of `count` rows from a square of tiles of `columns`, times `scale`, to `[row][block]`.

@@ -135,6 +135,16 @@ pub trait Storage: Factor + Send + Sync + 'static {
         s.zero()
     }
 
+    /// Narrows two vectors to pairs of the same lanes; zeros for f32, and where an instruction set has no pairs.
+    #[inline(always)]
+    fn pair<S: Isa>(s: S, _low: S::F, _high: S::F) -> S::F {
+        s.zero()
+    }
+
+    /// Writes pairs into the first elements of `to`, which has room for two vectors; nothing for f32, and where an instruction set has no pairs.
+    #[inline(always)]
+    fn store_pairs<S: Isa>(_: S, _pairs: S::F, _to: &mut [Self]) {}
+
     /// Narrows a vector into the first elements of `to`, which has room for it.
     fn store<S: Isa>(s: S, x: S::F, to: &mut [Self]);
 
@@ -238,6 +248,33 @@ pub(crate) fn store_square<S: Isa, T: Storage>(
         let count = columns.left(first).min(S::LANES);
         for (lane, &from) in square.iter().enumerate().take(S::LANES) {
             store_part(s, from, columns.get(lane, first, count));
+        }
+    }
+}
+
+/// As [`store_square`], of vectors of pairs, into twice as many columns.
+#[inline(always)]
+pub(crate) fn store_square_of_pairs<S: Isa, T: Storage>(
+    s: S,
+    square: &[S::F; MAX_LANES],
+    columns: &mut ColumnsMut<'_, MAX_LANES, T>,
+    first: usize,
+) {
+    let whole = columns.each_row(
+        S::LANES,
+        first,
+        2 * S::LANES,
+        #[inline(always)]
+        |lane, to| T::store_pairs(s, square[lane], to),
+    );
+    if !whole {
+        let count = columns.left(first).min(2 * S::LANES);
+        for (lane, &from) in square.iter().enumerate().take(S::LANES) {
+            let mut buffer = [T::ZERO; 2 * MAX_LANES];
+            T::store_pairs(s, from, &mut buffer);
+            for (to, x) in columns.get(lane, first, count).iter_mut().zip(buffer) {
+                *to = x;
+            }
         }
     }
 }
@@ -359,6 +396,16 @@ impl Storage for f16 {
     }
 
     #[inline(always)]
+    fn pair<S: Isa>(s: S, low: S::F, high: S::F) -> S::F {
+        s.pair_f16(low, high)
+    }
+
+    #[inline(always)]
+    fn store_pairs<S: Isa>(s: S, pairs: S::F, to: &mut [Self]) {
+        s.store_pairs(pairs, to.reinterpret_cast_mut());
+    }
+
+    #[inline(always)]
     fn store<S: Isa>(s: S, x: S::F, to: &mut [Self]) {
         s.narrow_f16(x, to.reinterpret_cast_mut());
     }
@@ -409,6 +456,16 @@ impl Storage for bf16 {
     #[inline(always)]
     fn load_pairs<S: Isa>(s: S, from: &[Self]) -> S::F {
         s.load_pairs(from.reinterpret_cast())
+    }
+
+    #[inline(always)]
+    fn pair<S: Isa>(s: S, low: S::F, high: S::F) -> S::F {
+        s.pair_bf16(low, high)
+    }
+
+    #[inline(always)]
+    fn store_pairs<S: Isa>(s: S, pairs: S::F, to: &mut [Self]) {
+        s.store_pairs(pairs, to.reinterpret_cast_mut());
     }
 
     #[inline(always)]

@@ -65,8 +65,10 @@ pub trait Isa: Copy {
     const LEVEL: Level;
     /// Whether [`prefetch`](Self::prefetch) and [`prefetch_near`](Self::prefetch_near) do anything.
     const PREFETCHES: bool = false;
-    /// Whether machines may have products of pairs beside it: [`Pairs`].
+    /// Whether it has pairs of 16 bits, the first in the low half of a lane; machines may have products of them beside it: [`Pairs`].
     const PAIRS: bool = false;
+    /// Whether it is one of [`Pairs`].
+    const PRODUCTS_OF_PAIRS: bool = false;
 
     /// Runs `f`, which must be `#[inline(always)]`, compiled for this instruction set.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
@@ -179,10 +181,26 @@ pub trait Isa: Copy {
     /// The first `LANES` bfloat16 numbers (as bits), widened; 0 if there are fewer.
     fn widen_bf16(self, bits: &[u16]) -> Self::F;
 
-    /// Neighbours as pairs, the first in the low half of a lane: the first `2 · LANES` numbers; 0 if there are fewer. Where
-    /// [`PAIRS`](Self::PAIRS); elsewhere 0.
+    /// Neighbours as pairs: the first `2 · LANES` numbers; 0 if there are fewer. Where [`PAIRS`](Self::PAIRS); elsewhere 0.
     #[inline(always)]
     fn load_pairs(self, _: &[u16]) -> Self::F {
+        self.zero()
+    }
+
+    /// Writes pairs into the first `2 · LANES` of `bits`, where [`PAIRS`](Self::PAIRS).
+    #[inline(always)]
+    fn store_pairs(self, _: Self::F, _: &mut [u16]) {}
+
+    /// Pairs of a lane of `low` and the same one of `high`, as [`narrow_f16`](Self::narrow_f16) narrows, where [`PAIRS`](Self::PAIRS).
+    #[inline(always)]
+    fn pair_f16(self, _low: Self::F, _high: Self::F) -> Self::F {
+        self.zero()
+    }
+
+    /// Pairs of a lane of `low` and the same one of `high`, as [`narrow_bf16`](Self::narrow_bf16) narrows, where [`PAIRS`](Self::PAIRS); but
+    /// where [`PRODUCTS_OF_PAIRS`](Self::PRODUCTS_OF_PAIRS) subnormals count as 0.
+    #[inline(always)]
+    fn pair_bf16(self, _low: Self::F, _high: Self::F) -> Self::F {
         self.zero()
     }
 
@@ -214,10 +232,7 @@ pub(crate) trait Pairs: Isa {
     /// `c + a₀b₀ + a₁b₁` of pairs `a` and `b`: two multiply-adds that each round to nearest, with subnormals as 0.
     fn dot(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
 
-    /// Pairs of a lane of `low` and the same one of `high`, narrowed to nearest with ties to even.
-    fn pair(self, low: Self::F, high: Self::F) -> Self::F;
-
-    /// As [`pair`](Self::pair) of numbers that are not negative, but ties go away from 0. NaN may become any number.
+    /// As [`pair_bf16`](Isa::pair_bf16) of numbers that are not negative, but ties go away from 0. NaN may become any number.
     fn pair_weights(self, low: Self::F, high: Self::F) -> Self::F;
 
     /// `t - ⌊t⌋`, 0 for -∞.

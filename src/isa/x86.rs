@@ -339,6 +339,7 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     const LEVEL: Level = Level::AVX512;
     const PREFETCHES: bool = true;
     const PAIRS: bool = true;
+    const PRODUCTS_OF_PAIRS: bool = BF16;
 
     operations!();
 
@@ -459,6 +460,31 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     }
 
     #[inline(always)]
+    fn store_pairs(self, pairs: Self::F, bits: &mut [u16]) {
+        if let Some(bits) = bits.first_chunk_mut::<32>() {
+            *bits = cast(pairs);
+        }
+    }
+
+    #[inline(always)]
+    fn pair_f16(self, low: Self::F, high: Self::F) -> Self::F {
+        let avx512 = self.v4.avx512f;
+        let low = avx512._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(cast(low));
+        let high = avx512._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(cast(high));
+        self.zip(avx512._mm512_inserti64x4::<1>(avx512._mm512_castsi256_si512(low), high))
+    }
+
+    #[inline(always)]
+    fn pair_bf16(self, low: Self::F, high: Self::F) -> Self::F {
+        if BF16 {
+            // SAFETY: a value with `BF16` proves AVX512_BF16.
+            self.zip(bits(unsafe { _mm512_cvtne2ps_pbh(cast(high), cast(low)) }))
+        } else {
+            self.upper_halves(self.round_bf16(low), self.round_bf16(high))
+        }
+    }
+
+    #[inline(always)]
     fn narrow_f16(self, x: Self::F, bits: &mut [u16]) {
         let Some(bits) = bits.first_chunk_mut::<16>() else { return };
         *bits = cast(self.v4.avx512f._mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(cast(x)));
@@ -499,22 +525,13 @@ impl Pairs for Avx512<true> {
         cast(unsafe { _mm512_dpbf16_ps(cast(c), pairs(a), pairs(b)) })
     }
 
-    #[inline(always)]
-    fn pair(self, low: Self::F, high: Self::F) -> Self::F {
-        self.zip(cast(self.narrow_pairs(low, high)))
-    }
-
     /// By whole numbers: the instructions for it take twice as many steps.
     #[inline(always)]
     fn pair_weights(self, low: Self::F, high: Self::F) -> Self::F {
-        let avx512 = self.v4.avx512f;
-        let [low, high] = [low, high].map(
-            #[inline(always)]
-            |x| avx512._mm512_add_epi32(cast(x), avx512._mm512_set1_epi32(0x8000)),
-        );
-        let low = avx512._mm512_srli_epi32::<16>(low);
-        // The bits of the mask from `high`, the others from `low`.
-        cast(avx512._mm512_ternarylogic_epi32::<0xca>(avx512._mm512_set1_epi32(!0xffff), high, low))
+        let (avx512, half) = (self.v4.avx512f, self.v4.avx512f._mm512_set1_epi32(0x8000));
+        let low = avx512._mm512_add_epi32(cast(low), half);
+        let high = avx512._mm512_add_epi32(cast(high), half);
+        self.upper_halves(low, high)
     }
 
     #[inline(always)]
@@ -546,7 +563,27 @@ impl Pairs for Avx512<true> {
     }
 }
 
-impl Avx512<true> {
+impl<const BF16: bool> Avx512<BF16> {
+    /// Numbers of which the upper 16 bits are bf16, to nearest with ties to even; NaN stays NaN.
+    #[inline(always)]
+    fn round_bf16(self, x: pulp::f32x16) -> __m512i {
+        let (avx512, word) = (self.v4.avx512f, cast(x));
+        let odd = avx512._mm512_test_epi32_mask(word, avx512._mm512_set1_epi32(1 << 16));
+        let half = avx512._mm512_add_epi32(word, avx512._mm512_set1_epi32(0x7fff));
+        let nearest = avx512._mm512_mask_add_epi32(half, odd, half, avx512._mm512_set1_epi32(1));
+        let nan = avx512._mm512_cmp_ps_mask::<_CMP_UNORD_Q>(cast(x), cast(x));
+        avx512._mm512_mask_or_epi32(nearest, nan, word, avx512._mm512_set1_epi32(0x40 << 16))
+    }
+
+    /// Pairs of the upper 16 bits of a lane of `low` and the same one of `high`.
+    #[inline(always)]
+    fn upper_halves(self, low: __m512i, high: __m512i) -> pulp::f32x16 {
+        let avx512 = self.v4.avx512f;
+        let low = avx512._mm512_srli_epi32::<16>(low);
+        // The bits of the mask from `high`, the others from `low`.
+        cast(avx512._mm512_ternarylogic_epi32::<0xca>(avx512._mm512_set1_epi32(!0xffff), high, low))
+    }
+
     /// Pairs of the 16 bits of the low half and those of the high half.
     #[inline(always)]
     fn zip(self, halves: __m512i) -> pulp::f32x16 {

@@ -15,8 +15,10 @@
     allow(dead_code, reason = "no level of these targets has products of bf16")
 )]
 
+use core::ops::Range;
+
 use super::many::Group;
-use super::{scores, softmax};
+use super::{Rest, Steps, scores, softmax};
 use crate::element::{Storage, store_part};
 use crate::isa::{Isa, MAX_LANES, Pairs};
 use crate::panel::Panel;
@@ -59,6 +61,20 @@ pub(super) trait Arithmetic<S: Isa, K, V>: Copy {
 
     /// The softmax of a group's scores, times what is left of their scale: `rest`, positive and at most 1.
     fn weigh<const VECS: usize>(self, s: S, group: &mut Group<'_>, hiding: Hiding, rest: f32);
+
+    /// Writes rows of the output: see [`Steps::finish`].
+    #[inline(always)]
+    fn finish<E: Steps, const VECS: usize>(
+        self,
+        s: S,
+        steps: &mut E,
+        sums: [&[f32]; 2],
+        rows: Range<usize>,
+        rest: Rest<'_, '_>,
+    ) {
+        let [output, state] = sums;
+        steps.finish::<S, VECS>(s, output, state, rows, rest);
+    }
 
     /// Adds a block's values, weighted, to the output of a group, whose keys begin with the value `first`.
     fn add<const COLS: usize, const VECS: usize>(
@@ -224,6 +240,19 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
         }
     }
 
+    /// With pairs, which are narrowed by an instruction then.
+    #[inline(always)]
+    fn finish<E: Steps, const VECS: usize>(
+        self,
+        _: S::Plain,
+        steps: &mut E,
+        [output, state]: [&[f32]; 2],
+        rows: Range<usize>,
+        rest: Rest<'_, '_>,
+    ) {
+        steps.finish::<S, VECS>(self.0, output, state, rows, rest);
+    }
+
     #[inline(always)]
     fn add<const COLS: usize, const VECS: usize>(
         self,
@@ -313,7 +342,7 @@ pub(super) fn pair_rows<S: Pairs, const VECS: usize>(s: S, rows: &mut [f32]) {
                 let high = rows.get(2 * index + 1).copied().unwrap_or([s.zero(); VECS]);
                 let Some(to) = rows.get_mut(index) else { return };
                 for v in 0..VECS {
-                    to[v] = s.pair(low[v], high[v]);
+                    to[v] = s.pair_bf16(low[v], high[v]);
                 }
             }
         },

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::later::Later;
 use super::{Rest, few, squares};
 use crate::element::{ByType, Storage};
-use crate::isa::{Isa, Level, Op, TileOp};
+use crate::isa::{Isa, Level, Op, Pairs, PairsLevel, PairsOp, TileOp, Unit};
 use crate::panel::{Rows, RowsMut};
 use crate::shape::Shape;
 
@@ -51,8 +51,8 @@ pub(super) trait AnySteps {
     /// Reads the queries.
     fn load_at(&self, level: Level, load: Load<'_>);
 
-    /// Writes the output.
-    fn finish_at(&mut self, level: Level, finish: Finish<'_, '_>);
+    /// Writes the output; with products of pairs, if there is proof of them.
+    fn finish_at(&mut self, level: Level, pairs: Option<PairsLevel>, finish: Finish<'_, '_>);
 
     /// See [`Steps::later`].
     fn later_of_any(&self, shape: &Shape) -> Later;
@@ -153,7 +153,8 @@ impl Steps for &mut (dyn AnySteps + '_) {
         rows: Range<usize>,
         rest: Rest<'_, '_>,
     ) {
-        self.finish_at(S::LEVEL, Finish::Many { vecs: VECS, output, state, rows, rest });
+        let pairs = if S::PRODUCTS_OF_PAIRS { S::LEVEL.pairs() } else { None };
+        self.finish_at(S::LEVEL, pairs, Finish::Many { vecs: VECS, output, state, rows, rest });
     }
 
     #[inline(always)]
@@ -163,7 +164,7 @@ impl Steps for &mut (dyn AnySteps + '_) {
 
     #[inline(always)]
     fn finish_few<S: Isa>(&mut self, _: S, output: &[f32], state: &few::State<'_>, rest: Rest<'_, '_>) {
-        self.finish_at(S::LEVEL, Finish::Few { output, state, rest });
+        self.finish_at(S::LEVEL, None, Finish::Few { output, state, rest });
     }
 
     #[inline(always)]
@@ -177,8 +178,8 @@ impl<Q: Storage, O: Storage> AnySteps for Ends<'_, Q, O> {
         Q::by_type(&self.queries, LoadAt { level, load, rows: PhantomData });
     }
 
-    fn finish_at(&mut self, level: Level, finish: Finish<'_, '_>) {
-        O::by_type(&mut *self.out, FinishAt { level, finish, rows: PhantomData });
+    fn finish_at(&mut self, level: Level, pairs: Option<PairsLevel>, finish: Finish<'_, '_>) {
+        O::by_type(&mut *self.out, FinishAt { level, pairs, finish, rows: PhantomData });
     }
 
     fn later_of_any(&self, shape: &Shape) -> Later {
@@ -212,6 +213,7 @@ impl<'r, 'a> ByType for LoadAt<'_, 'r, 'a> {
 /// Writing an output at a level.
 struct FinishAt<'s, 't, 'r, 'a> {
     level: Level,
+    pairs: Option<PairsLevel>,
     finish: Finish<'s, 't>,
     rows: PhantomData<&'r mut RowsMut<'a, ()>>,
 }
@@ -219,7 +221,16 @@ struct FinishAt<'s, 't, 'r, 'a> {
 impl<'r, 'a> ByType for FinishAt<'_, '_, 'r, 'a> {
     type Of<T: Storage> = &'r mut RowsMut<'a, T>;
 
-    for_each_type!(OfFinish, finish: f32 f16 bf16);
+    for_each_type!(OfFinish, finish: f32 f16);
+
+    #[inline(never)]
+    fn bf16(self, rows: Self::Of<bf16>) {
+        let op = OfFinish { finish: self.finish, rows };
+        match self.pairs {
+            Some(pairs) => pairs.dispatch(op),
+            None => self.level.dispatch(op),
+        }
+    }
 }
 
 struct OfLoad<'s, 'r, 'a, Q> {
@@ -289,6 +300,13 @@ impl<O: Storage> Op for OfFinish<'_, '_, '_, '_, O> {
                 s.with_tile(vecs, FinishOfTile { s, output, state, rows, rest, out });
             }
         }
+    }
+}
+
+impl<O: Storage> PairsOp for OfFinish<'_, '_, '_, '_, O> {
+    #[inline(always)]
+    fn run<S: Pairs>(self, s: S, _: Option<&Unit>) {
+        Op::run(self, s);
     }
 }
 

@@ -324,11 +324,11 @@ where
 
     #[inline(always)]
     fn finish(self) {
-        let Self { s, task, mut steps, groups, count, .. } = self;
+        let Self { s, task, mut steps, groups, count, arithmetic, .. } = self;
         for group in present(groups, count) {
             let Sums { output, state } = group.total.first().unwrap_or(&group.sums);
             let rest = Rest { place: &task.place, sinks: task.modifiers.sinks, reports: task.reports };
-            steps.finish::<S, VECS>(s, output, state, group.rows.clone(), rest);
+            arithmetic.finish::<E, VECS>(s, &mut steps, [output, state], group.rows.clone(), rest);
         }
     }
 }

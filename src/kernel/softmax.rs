@@ -5,7 +5,7 @@
 
 use core::f32::consts::LOG2_E;
 
-use crate::element::{load_part, store_part};
+use crate::element::{Storage, load_part, store_part};
 use crate::isa::{Isa, MAX_LANES, Pairs};
 use crate::math::{exp, exp2_down};
 use crate::score::block::Hiding;
@@ -205,6 +205,12 @@ impl<S: Isa> Total<S> {
     #[inline(always)]
     pub(super) fn normalise(&self, s: S, accumulated: S::F) -> S::F {
         s.add(s.mul(accumulated, self.factor), s.zero())
+    }
+
+    /// Two outputs of each lane as pairs.
+    #[inline(always)]
+    pub(super) fn pair<O: Storage>(&self, s: S, low: S::F, high: S::F) -> S::F {
+        O::pair(s, self.normalise(s, low), self.normalise(s, high))
     }
 
     /// The log-sum-exp of each lane.

@@ -10,9 +10,9 @@ use core::slice;
 
 use super::Rest;
 use super::softmax::Total;
-use crate::element::{Storage, load_square, load_square_of_pairs, store_square};
+use crate::element::{Storage, load_square, load_square_of_pairs, store_square, store_square_of_pairs};
 use crate::isa::{Isa, MAX_LANES};
-use crate::panel::{Rows, RowsMut};
+use crate::panel::{ColumnsMut, Rows, RowsMut};
 
 /// Each of `to` with the one of `from` beside it, four to a round: a small core counts for as long as it computes.
 #[inline(always)]
@@ -110,6 +110,17 @@ pub(super) fn load_pairs<S: Isa, Q: Storage, const VECS: usize>(
     );
 }
 
+/// Fetches what the next square is stored to, from column `first` on: from the second-level cache, at best, to which these lines have been
+/// fetched before, stores take longer than all else here.
+#[inline(always)]
+fn fetch_square<S: Isa, O: Storage>(s: S, to: &mut ColumnsMut<'_, MAX_LANES, O>, first: usize) {
+    if S::PREFETCHES {
+        for lane in 0..S::LANES {
+            s.prefetch_near(to.get(lane, 0, 0).as_ptr().wrapping_add(first).cast());
+        }
+    }
+}
+
 /// Takes in the sinks, divides, and writes the rows `rows`. Compiled once for each level and type.
 #[inline(never)]
 pub(super) fn finish<S: Isa, O: Storage, const VECS: usize>(
@@ -149,6 +160,29 @@ pub(super) fn finish<S: Isa, O: Storage, const VECS: usize>(
                     continue;
                 }
                 let mut to = out.columns(first, S::LANES);
+                if S::PAIRS && O::WIDENS {
+                    // Narrowed first, they are half as many squares.
+                    for (chunk, from) in output.chunks(2 * S::LANES).enumerate() {
+                        let mut square = [s.zero(); MAX_LANES];
+                        if from.len() == 2 * S::LANES {
+                            for i in 0..S::LANES {
+                                square[i] = total.pair::<O>(s, from[2 * i][v], from[2 * i + 1][v]);
+                            }
+                        } else {
+                            let mut narrow = square;
+                            for (to, from) in narrow.iter_mut().zip(from.chunks(2)) {
+                                let high = from.get(1).map_or(s.zero(), |from| from[v]);
+                                *to = from.first().map_or(s.zero(), |from| total.pair::<O>(s, from[v], high));
+                            }
+                            square = narrow;
+                        }
+                        fetch_square(s, &mut to, 2 * (chunk + 1) * S::LANES);
+                        s.transpose(&mut square);
+                        store_square_of_pairs(s, &square, &mut to, 2 * chunk * S::LANES);
+                    }
+                    reports.report(s, first..first + lanes, &total);
+                    continue;
+                }
                 for (chunk, from) in output.chunks(S::LANES).enumerate() {
                     let mut square = [s.zero(); MAX_LANES];
                     if from.len() == S::LANES {
@@ -163,6 +197,7 @@ pub(super) fn finish<S: Isa, O: Storage, const VECS: usize>(
                         }
                         square = narrow;
                     }
+                    fetch_square(s, &mut to, (chunk + 1) * S::LANES);
                     s.transpose(&mut square);
                     store_square(s, &square, &mut to, chunk * S::LANES);
                 }

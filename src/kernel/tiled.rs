@@ -15,10 +15,13 @@
     allow(dead_code, reason = "no level of these targets has products of bf16")
 )]
 
+use core::ops::Range;
+
 use super::arithmetic::{
     Arithmetic, Holds, Paired, Wide, add_marked, pair_neighbours, scale_scores, seen, whole,
 };
 use super::many::Group;
+use super::{Rest, Steps};
 use crate::ahead::lines_of;
 use crate::element::Storage;
 use crate::isa::{MAX_LANES, Pairs, Unit};
@@ -90,6 +93,18 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
     #[inline(always)]
     fn weigh<const VECS: usize>(self, s: S::Plain, group: &mut Group<'_>, hiding: Hiding, rest: f32) {
         Arithmetic::<_, bf16, bf16>::weigh::<VECS>(self.pairs, s, group, hiding, rest);
+    }
+
+    #[inline(always)]
+    fn finish<E: Steps, const VECS: usize>(
+        self,
+        s: S::Plain,
+        steps: &mut E,
+        sums: [&[f32]; 2],
+        rows: Range<usize>,
+        rest: Rest<'_, '_>,
+    ) {
+        Arithmetic::<_, bf16, bf16>::finish::<E, VECS>(self.pairs, s, steps, sums, rows, rest);
     }
 
     #[inline(always)]

@@ -340,7 +340,8 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
 
     /// The items for so many threads.
     fn items_of(&mut self, threads: usize) -> Items<'_, 'a, Q, K, V, O> {
-        let groups = groups(&self.shape, self.level, Self::STORAGE, threads);
+        let matrix = self.pairs.is_some_and(PairsLevel::has_matrix);
+        let groups = groups(&self.shape, self.level, Self::STORAGE.blocks(matrix), threads);
         let cuts = Cuts::of(self.shape.shared_rows(), groups, self.level, self.products());
         let tiles = cuts.count();
         let split = CHUNKS && self.inspection.is_none();

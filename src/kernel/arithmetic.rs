@@ -42,6 +42,9 @@ pub(super) trait Arithmetic<S: Isa, K, V>: Copy {
     /// the products.
     const ROUNDS: bool = Self::KEYS > 1;
 
+    /// Whether a matrix unit multiplies.
+    const TILED: bool = false;
+
     /// The factor of the queries as they are loaded, and the one of the scores.
     fn scales(scale: f32) -> (f32, f32);
 

@@ -99,7 +99,7 @@ pub(super) fn compute<
     let scoring = task.scoring();
     let sight = task.sight(scoring.sequence);
     let visits = task.visits(&sight, S::LEVEL);
-    let sizes = many(task.shape, S::LEVEL, task.storage(), VECS);
+    let sizes = many(task.shape, S::LEVEL, task.storage().blocks(A::TILED), VECS);
     let mut carver = Carver::new(core::mem::take(&mut task.scratch), S::LEVEL);
     let all = task.place.count;
     let rows = |index: usize| {
@@ -224,7 +224,7 @@ where
         }
         let dims = task.keys().zip(task.values());
         let mut hidden = false;
-        let length = Tile::of(S::LEVEL).block;
+        let length = Tile::of(S::LEVEL).block(task.storage().blocks(A::TILED));
         for block in sight.blocks(keys, length) {
             let block = together(block, A::KEYS, sight.sequence.length);
             // Before the scores, and around the softmax of each group.

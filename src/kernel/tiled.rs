@@ -48,6 +48,7 @@ pub(super) fn tiles(numbers: usize) -> usize {
 
 impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
     const KEYS: usize = 2 * PAIRS;
+    const TILED: bool = true;
 
     #[inline(always)]
     fn scales(scale: f32) -> (f32, f32) {

@@ -118,8 +118,8 @@ impl Kernel {
 mod tests {
     use super::*;
     use crate::isa::LEVELS;
-    use crate::tiling::KvStorage;
     use crate::tiling::memory::{self, sum};
+    use crate::tiling::KvStorage;
 
     /// Items take every row once, in order, by the kernel that they were cut for, and the call's scratch is enough for each.
     #[test]
@@ -157,8 +157,9 @@ mod tests {
                         let needed = if few {
                             sum(&memory::few(&shape(rows), level, count).lens())
                         } else {
-                            sum(&memory::many(&shape(count), level, KvStorage::Narrow, tile.vecs_for(count))
-                                .lens())
+                            let blocks = KvStorage::Narrow
+                                .blocks(products != Products::Single && tile.lanes == MATRIX_ROWS);
+                            sum(&memory::many(&shape(count), level, blocks, tile.vecs_for(count)).lens())
                         };
                         let shape = shape(rows);
                         assert!(needed + level.lanes() - 1 <= shape.scratch_len_at(level, KvStorage::Narrow));

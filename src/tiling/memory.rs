@@ -22,6 +22,41 @@ pub enum KvStorage {
     Narrow,
 }
 
+/// How blocks of keys and values lie while many rows take them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blocks {
+    /// In place, in f32.
+    InPlace,
+    /// In the scratch, one of keys or of values at a time, as f32 or in pairs.
+    Widened,
+    /// As the tiles of a matrix unit: values in the scratch, and keys that don't lie so.
+    Tiled,
+}
+
+impl Blocks {
+    pub(crate) const ALL: [Self; 3] = [Self::InPlace, Self::Widened, Self::Tiled];
+
+    /// Whether there may be such blocks of what is stored so, at a level.
+    const fn may_be(self, storage: KvStorage, level: Level) -> bool {
+        match (self, storage) {
+            (Self::InPlace, KvStorage::F32) | (Self::Widened, KvStorage::Narrow) => true,
+            (Self::Tiled, KvStorage::Narrow) => level.lanes() == MATRIX_ROWS,
+            _ => false,
+        }
+    }
+}
+
+impl KvStorage {
+    /// By a matrix unit, or not.
+    pub(crate) const fn blocks(self, matrix: bool) -> Blocks {
+        match self {
+            Self::F32 => Blocks::InPlace,
+            Self::Narrow if matrix => Blocks::Tiled,
+            Self::Narrow => Blocks::Widened,
+        }
+    }
+}
+
 impl Shape {
     /// The scratch that any call of this shape needs on this target, in f32 elements: at every level, for every
     /// storage type, with every modifier; independent of `batch`, `kv_len` and the number of heads but for their
@@ -56,7 +91,14 @@ impl Shape {
             // As for items of the greatest tile, and for as many rows as are few; others need less.
             Kernel::Many => {
                 let tile = Tile::of(level);
-                let most = sum(&many(self, level, storage, tile.vecs).lens());
+                let (mut most, mut i) = (0, 0);
+                while i < Blocks::ALL.len() {
+                    if Blocks::ALL[i].may_be(storage, level) {
+                        let needed = sum(&many(self, level, Blocks::ALL[i], tile.vecs).lens());
+                        most = if needed > most { needed } else { most };
+                    }
+                    i += 1;
+                }
                 let last = few_rows(tile.few_rows, level);
                 let last = if SINGLE_TILE { 0 } else { sum(&few(self, level, last).lens()) };
                 if last > most { last } else { most }
@@ -162,30 +204,31 @@ impl Many {
 }
 
 /// With groups of `vecs` vectors.
-pub(crate) const fn many(shape: &Shape, level: Level, storage: KvStorage, vecs: usize) -> Many {
-    many_of(shape, shape.shared_rows(), level, storage, vecs)
+pub(crate) const fn many(shape: &Shape, level: Level, blocks: Blocks, vecs: usize) -> Many {
+    many_of(shape, shape.shared_rows(), level, blocks, vecs)
 }
 
 /// As if each KV head had so many rows.
-const fn many_of(shape: &Shape, all: usize, level: Level, storage: KvStorage, vecs: usize) -> Many {
+const fn many_of(shape: &Shape, all: usize, level: Level, blocks: Blocks, vecs: usize) -> Many {
     let tile = Tile::of(level);
     let rows = tile.lanes * vecs;
     let needed = div_up(all, rows);
     let dim = if shape.head_dim > shape.value_dim { shape.head_dim } else { shape.value_dim };
-    let most = most_groups(shape, level, storage);
+    let (most, block) = (most_groups(shape, level, blocks), tile.block(blocks));
     let groups = if needed < most { needed } else { most };
     // Where there are more groups all keys are one chunk.
     let totals = if groups < tile.least_groups() { groups } else { tile.least_groups() };
     Many {
         groups,
         queries: shape.head_dim.saturating_mul(rows),
-        weights: tile.block * rows,
+        weights: block * rows,
         output: shape.value_dim.saturating_mul(rows),
         state: 3 * rows,
         totals: totals * (sums(level) - 1),
-        wide: match storage {
-            KvStorage::Narrow if !in_place(level) => dim.saturating_mul(tile.block),
-            _ => 0,
+        wide: match blocks {
+            Blocks::InPlace => 0,
+            _ if in_place(level) => 0,
+            _ => dim.saturating_mul(block),
         },
     }
 }
@@ -311,7 +354,7 @@ impl Split {
         };
         let tile = Tile::of(level);
         let few = few(shape, level, if rows < tile.few_rows { rows } else { tile.few_rows });
-        let many = many_of(shape, rows, level, KvStorage::F32, tile.vecs);
+        let many = many_of(shape, rows, level, Blocks::InPlace, tile.vecs);
         let (few, many) = (few.sums_len(), many.sums_len().saturating_mul(many.groups));
         // As above.
         let len = match Kernel::of(rows, rows, level, Products::Pairs) {

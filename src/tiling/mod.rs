@@ -22,7 +22,7 @@ mod memory;
 pub(crate) use cuts::{Cuts, Kernel, Products};
 pub use memory::KvStorage;
 use memory::MATRIX_ROWS;
-pub(crate) use memory::{Carver, Few, Many, Split, few, in_place, many, padded};
+pub(crate) use memory::{Blocks, Carver, Few, Many, Split, few, in_place, many, padded};
 
 use crate::isa::{LEVELS, Level, MAX_LANES};
 use crate::shape::Shape;
@@ -38,8 +38,7 @@ pub(crate) struct Tile {
     pub(crate) half: usize,
     /// Groups of a work item at most: they share each block of K and V, which is widened, and read from beyond the second-level
     /// cache, once for all. Four take 6 % less time than two in f16 and 0 to 5 % in f32, eight 2 to 5 % less again in f16 and 1 % in f32,
-    /// sixteen are slower (AVX2 on Zen 3, 128 to 2,048 tokens, d 64 and 128). At AVX-512 eight take 4 to 9 % less than four where a matrix unit
-    /// multiplies, for which values are transposed, 0 to 1 % less in f16 (Emerald Rapids).
+    /// sixteen are slower (AVX2 on Zen 3, 128 to 2,048 tokens, d 64 and 128). At AVX-512 eight take 0 to 1 % less than four in f16 (Emerald Rapids).
     pub(crate) groups: usize,
     /// And where keys and values are f32, which are not widened: at AVX-512 eight take 2 to 4 % more than four.
     f32_groups: usize,
@@ -48,7 +47,7 @@ pub(crate) struct Tile {
     cached: usize,
     /// Keys of a block. So many steps a tile of the value pass takes, which also begins and ends: at AVX2 192 are 2 to 4 % faster
     /// than 64 (Zen 3; d 64 to 256), at AVX-512 64 to 144 are equal.
-    pub(crate) block: usize,
+    block: usize,
     /// So many keys ahead the value pass fetches into the nearest cache, whose few sets the rows of a panel share; 0 for none. At AVX2
     /// prompts take 1 to 2.5 % less with 3 or 4, with 6 no less (Zen 3); a vector of AVX-512 takes longer.
     pub(crate) values_ahead: usize,
@@ -88,6 +87,15 @@ pub(crate) const MAX_GROUPS: usize = {
 
 /// Of a chunk that all keys lie in.
 const UNSPLIT: usize = usize::MAX;
+
+/// Keys of a block where a matrix unit multiplies. To begin and end a tile of sums takes as long as some steps, and the output is rescaled
+/// in memory once a block: 192 and 256 take 4 to 15 % less than 96 (Emerald Rapids, 128 to 2,048 tokens, d 64 to 256), 256 less than 192 at d 256,
+/// 384 more.
+const TILED_BLOCK: usize = 256;
+
+/// [`Tile::cached`] there: values are transposed once for all groups. At d 256, where it decides, five groups take 5 to 10 % less than three, and as long as
+/// seven.
+const TILED_CACHED: usize = 3 << 16;
 
 /// Whether size goes before speed: one kernel with one tile, feature `single-tile`.
 pub(crate) const SINGLE_TILE: bool = cfg!(feature = "single-tile");
@@ -193,6 +201,14 @@ impl Tile {
         }
     }
 
+    /// Keys of a block of the many-rows kernel.
+    pub(crate) const fn block(&self, blocks: Blocks) -> usize {
+        match blocks {
+            Blocks::Tiled if !SINGLE_TILE => TILED_BLOCK,
+            _ => self.block,
+        }
+    }
+
     /// Rows of a group.
     pub(crate) const fn group_rows(&self) -> usize {
         self.lanes * self.vecs
@@ -227,6 +243,7 @@ const _: () = {
     while i < LEVELS.len() {
         let Tile { chunk, block, few_block, lanes, .. } = Tile::of(LEVELS[i]);
         assert!(chunk == UNSPLIT || (chunk.is_multiple_of(block) && chunk.is_multiple_of(few_block)));
+        assert!(lanes != MATRIX_ROWS || chunk.is_multiple_of(TILED_BLOCK));
         assert!(few_block.is_multiple_of(lanes));
         // Of a matrix unit's tiles of 16 keys, those of one or two rows fill a square with eight.
         assert!(lanes != MATRIX_ROWS || few_block.is_multiple_of(MATRIX_ROWS * MATRIX_ROWS / 2));
@@ -265,17 +282,18 @@ const fn items_for(threads: usize) -> usize {
 const ITEMS_EACH: usize = 8;
 
 /// How many groups a work item has at most.
-const fn most_groups(shape: &Shape, level: Level, storage: KvStorage) -> usize {
+const fn most_groups(shape: &Shape, level: Level, blocks: Blocks) -> usize {
     let tile = Tile::of(level);
-    let all = match storage {
-        KvStorage::F32 => tile.f32_groups,
-        KvStorage::Narrow => tile.groups,
+    let (all, cached) = match blocks {
+        Blocks::InPlace => (tile.f32_groups, tile.cached),
+        Blocks::Widened => (tile.groups, tile.cached),
+        Blocks::Tiled => (tile.groups, TILED_CACHED),
     };
     if SINGLE_TILE || MAX_GROUPS == 1 {
         return all;
     }
-    let row = shape.head_dim.saturating_add(shape.value_dim).saturating_add(tile.block);
-    let (most, _) = div_rem(tile.cached, row.saturating_mul(tile.group_rows()));
+    let row = shape.head_dim.saturating_add(shape.value_dim).saturating_add(tile.block(blocks));
+    let (most, _) = div_rem(cached, row.saturating_mul(tile.group_rows()));
     if most > all {
         all
     } else if most < tile.least_groups() {
@@ -286,7 +304,7 @@ const fn most_groups(shape: &Shape, level: Level, storage: KvStorage) -> usize {
 }
 
 /// How many groups a work item has where so many threads draw them: as many as leave enough items, shared out evenly.
-pub(crate) const fn groups(shape: &Shape, level: Level, storage: KvStorage, threads: usize) -> usize {
+pub(crate) const fn groups(shape: &Shape, level: Level, blocks: Blocks, threads: usize) -> usize {
     let tile = Tile::of(level);
     if SINGLE_TILE || MAX_GROUPS == 1 {
         return tile.groups;
@@ -296,7 +314,7 @@ pub(crate) const fn groups(shape: &Shape, level: Level, storage: KvStorage, thre
     let all =
         div_up(Cuts::of(shape.shared_rows(), tile.groups, level, Products::Single).wide, tile.group_rows());
     let enough = if threads == 1 { 1 } else { threads.saturating_mul(ITEMS_EACH) };
-    let mut groups = most_groups(shape, level, storage);
+    let mut groups = most_groups(shape, level, blocks);
     while groups > tile.least_groups() && div_up(all, groups).saturating_mul(heads) < enough {
         groups -= 1;
     }
@@ -363,17 +381,17 @@ mod tests {
                     head_dim: dim,
                     value_dim: dim,
                 };
-                for storage in [KvStorage::F32, KvStorage::Narrow] {
-                    let mut last = most_groups(&shape, level, storage);
+                for blocks in Blocks::ALL {
+                    let mut last = most_groups(&shape, level, blocks);
                     assert!((tile.least_groups()..=tile.groups).contains(&last), "{level}, d {dim}");
                     for threads in [1, 2, 3, 8, 32, usize::MAX] {
-                        let groups = groups(&shape, level, storage, threads);
+                        let groups = groups(&shape, level, blocks, threads);
                         assert!(
                             (tile.least_groups()..=last).contains(&groups),
                             "{level}, d {dim}, {rows} rows: {groups} for {threads} threads"
                         );
                         last = groups;
-                        let room = many(&shape, level, storage, tile.vecs).groups;
+                        let room = many(&shape, level, blocks, tile.vecs).groups;
                         let cuts = Cuts::of(rows, groups, level, Products::Single);
                         for (_, count) in (0..cuts.count()).map(|index| cuts.item(index)) {
                             assert!(
@@ -410,7 +428,7 @@ mod tests {
                 (2048, 4, 4),
                 (2048, 32, 2),
             ] {
-                let groups = groups(&shape(rows), level, KvStorage::F32, threads);
+                let groups = groups(&shape(rows), level, Blocks::InPlace, threads);
                 assert_eq!(groups, expected, "{rows} rows, {threads} threads");
             }
         }

@@ -118,8 +118,8 @@ impl Kernel {
 mod tests {
     use super::*;
     use crate::isa::LEVELS;
-    use crate::tiling::memory::{self, sum};
     use crate::tiling::KvStorage;
+    use crate::tiling::memory::{self, sum};
 
     /// Items take every row once, in order, by the kernel that they were cut for, and the call's scratch is enough for each.
     #[test]

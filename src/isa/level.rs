@@ -74,7 +74,7 @@ pub(crate) trait Op {
 )]
 /// Work that is generic over an instruction set with products of bf16.
 pub(crate) trait PairsOp {
-    /// Runs the work, by the matrix unit where it may be used; must be `#[inline(always)]`, and runs no other such work.
+    /// Runs the work, by the matrix unit where it may be used; must be `#[inline(always)]`, and runs no other such work by the unit.
     fn run<S: Pairs>(self, isa: S, unit: Option<&Unit>);
 }
 

@@ -412,10 +412,56 @@ mod tests {
                             *got == want.to_bits() || bf16::from_bits(*got).is_nan() && want.is_nan()
                         };
                         assert!(got[..S::LANES].iter().all(same), "{} bf16 {x:e} {:#x}", S::LEVEL, got[0]);
+                        check_pairs(s, x, -x);
                     }
                 }
             }
         }
+    }
+
+    /// Pairs of two numbers are what each is narrowed to, also once they have been stored and loaded.
+    fn check_pairs<S: Isa>(s: S, low: f32, high: f32) {
+        if !S::PAIRS {
+            return;
+        }
+        type Narrow<S> = fn(S, <S as Isa>::F, &mut [u16]);
+        type Pair<S> = fn(S, <S as Isa>::F, <S as Isa>::F) -> <S as Isa>::F;
+        let kinds: [(Narrow<S>, Pair<S>); 2] = [(S::narrow_f16, S::pair_f16), (S::narrow_bf16, S::pair_bf16)];
+        let flushes = |x: f32| S::PRODUCTS_OF_PAIRS && x.abs() < f32::MIN_POSITIVE;
+        for (index, (narrow, pair)) in kinds.into_iter().enumerate() {
+            let mut want = [[0; MAX_LANES]; 2];
+            for (x, to) in [low, high].into_iter().zip(&mut want) {
+                narrow(s, s.splat(if index == 1 && flushes(x) { 0.0 * x } else { x }), to);
+            }
+            let mut got = [0; 2 * MAX_LANES];
+            s.store_pairs(
+                s.load_pairs(&{
+                    s.store_pairs(pair(s, s.splat(low), s.splat(high)), &mut got);
+                    got
+                }),
+                &mut got,
+            );
+            for pair in got.as_chunks::<2>().0.iter().take(S::LANES) {
+                assert_eq!(*pair, [want[0][0], want[1][0]], "{} {low:e} {high:e}", S::LEVEL);
+            }
+        }
+    }
+
+    struct NarrowingOfPairs;
+
+    impl PairsOp for NarrowingOfPairs {
+        fn run<S: Pairs>(self, s: S, _: Option<&Unit>) {
+            for bits in (0..=u16::MAX).filter(|&bits| !bf16::from_bits(bits).is_nan()) {
+                let x = bf16::from_bits(bits).to_f32();
+                check_pairs(s, x, x);
+                check_pairs(s, f32::from_bits(x.to_bits() | 0x8000), f32::from_bits(x.to_bits() | 0x7fff));
+            }
+        }
+    }
+
+    #[test]
+    fn every_half_is_narrowed_to_beside_products_of_pairs() {
+        Level::available().filter_map(Level::pairs).for_each(|pairs| pairs.dispatch(NarrowingOfPairs));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::score::Modifiers;
 use crate::score::block::Stage;
 use crate::shape::Shape;
 use crate::tiling::{
-    CHUNKS, Cuts, Kernel, KvStorage, Products, Split, THREADS, div_rem, groups, heads_together,
+    Blocks, CHUNKS, Cuts, Kernel, KvStorage, Products, Split, THREADS, div_rem, groups, heads_together,
 };
 use crate::view::{Extent, Strides, View, ViewMut};
 
@@ -152,7 +152,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
     /// calls of a model.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        self.shape.scratch_len_at(self.level, Self::STORAGE)
+        self.shape.scratch_len_for(self.level, self.blocks())
     }
 
     /// How many threads will draw the [`items`](Self::items), for their number: with few threads they may be greater. 32 unless this is
@@ -283,6 +283,10 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
         Ok(())
     }
 
+    fn blocks(&self) -> Blocks {
+        Self::STORAGE.blocks(self.pairs.is_some_and(PairsLevel::has_matrix))
+    }
+
     fn products(&self) -> Products {
         match self.pairs {
             Some(pairs) => Products::of_pairs(&self.shape, pairs.has_matrix()),
@@ -340,8 +344,7 @@ impl<'a, Q: Element, K: Element, V: Element, O: Element> Job<'a, Q, K, V, O> {
 
     /// The items for so many threads.
     fn items_of(&mut self, threads: usize) -> Items<'_, 'a, Q, K, V, O> {
-        let matrix = self.pairs.is_some_and(PairsLevel::has_matrix);
-        let groups = groups(&self.shape, self.level, Self::STORAGE.blocks(matrix), threads);
+        let groups = groups(&self.shape, self.level, self.blocks(), threads);
         let cuts = Cuts::of(self.shape.shared_rows(), groups, self.level, self.products());
         let tiles = cuts.count();
         let split = CHUNKS && self.inspection.is_none();

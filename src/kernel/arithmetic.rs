@@ -2,7 +2,7 @@
 //!
 //! | | f32 ([`Single`]) | pairs of bf16 ([`Paired`]) |
 //! |---|---|---|
-//! | queries | `[head_dim][VECS]`, scaled | `[head_dim / 2][VECS]` pairs of neighbours, scaled by a power of two |
+//! | queries | `[head_dim][VECS]`, scaled | `[head_dim / 2][VECS]` pairs of neighbours, as they are or scaled by a power of two |
 //! | keys | in place, or widened | `[key][head_dim / 2]` pairs of neighbours: in place, or copied where the dimension or the stride is odd |
 //! | scores | as they are summed | times the rest of the scale |
 //! | weights | `[key][VECS]` | `[key / 2][VECS]` pairs of neighbours, rounded |

@@ -153,6 +153,7 @@ impl Steps for &mut (dyn AnySteps + '_) {
         rows: Range<usize>,
         rest: Rest<'_, '_>,
     ) {
+        // Without the matrix unit, which the nest may have in use.
         let pairs = if S::PRODUCTS_OF_PAIRS { S::LEVEL.pairs() } else { None };
         self.finish_at(S::LEVEL, pairs, Finish::Many { vecs: VECS, output, state, rows, rest });
     }

@@ -6,10 +6,10 @@
 //!
 //! | buffer | shape | at AVX-512, d 128 |
 //! |---|---|---|
-//! | queries (scaled) | `[group][head_dim][VECS]` vectors | 24 KiB a group |
-//! | weights | `[group][block][VECS]` vectors | 18 KiB a group |
+//! | queries (most often scaled) | `[group][head_dim][VECS]` vectors | 24 KiB a group |
+//! | weights | `[group][block][VECS]` vectors | 18 KiB a group (48 by a matrix unit) |
 //! | output | `[group][value_dim][VECS]` vectors | 24 KiB a group |
-//! | wide | `[block][dim]`, for narrow storage only | 48 KiB |
+//! | wide | `[block][dim]`, for narrow storage only | 48 KiB (128 by a matrix unit) |
 //! | output of the chunks before, of the first two groups, at levels that have chunks | as output | 24 KiB a group |
 //!
 //! How these are multiplied, and laid out for it, is an [`Arithmetic`]. The lanes past the last row repeat it: computed, and not stored.
@@ -120,10 +120,11 @@ pub(super) fn compute<
     }
     let wide = carver.take(sizes.wide);
     let scale = task.modifiers.scale;
-    // Scores that are clamped before would leave f32's range if they grew.
-    let late =
-        A::ROUNDS && scale > 0.0 && scale <= 1.0 && scoring.is_plain() && task.reports.inspection.is_none();
-    let (query_scale, score_scale) = if late { (1.0, scale) } else { A::scales(scale) };
+    // As they become weights, scores may be scaled where nothing else changes them; and where one that is clamped to the least finite
+    // number before stays finite by that.
+    let plain = A::ROUNDS && scale > 0.0 && scale <= 1.0 && scoring.is_plain();
+    let (query_scale, score_scale) = if plain { (1.0, scale) } else { A::scales(scale) };
+    let late = plain && task.reports.inspection.is_none();
     visits.run(ManyRows::<S, K, V, A, E, KEYS, VECS> {
         s,
         task,
@@ -156,7 +157,7 @@ struct ManyRows<'r, 'a, S, K, V, A, E, const KEYS: usize, const VECS: usize> {
     wide: &'a mut [f32],
     query_scale: f32,
     score_scale: f32,
-    /// Whether scores are scaled as they become weights, since nothing else changes them.
+    /// Whether scores are scaled as they become weights.
     late: bool,
     later: Later,
     arithmetic: A,

@@ -3,11 +3,9 @@
 //! The state of a row is its maximum `m` so far and the sum `l` of `e^(s - m)`. A row that has seen nothing has
 //! `m = -∞`, `l = 0`; the maximum that is subtracted is then 0, so that no difference of infinities arises.
 
-use core::f32::consts::LOG2_E;
-
 use crate::element::{Storage, load_part, store_part};
 use crate::isa::{Isa, MAX_LANES, Pairs};
-use crate::math::{exp, exp2_down};
+use crate::math::{exp, exp_down};
 use crate::score::block::Hiding;
 use crate::score::sink;
 
@@ -87,7 +85,7 @@ pub(super) fn update<S: Isa, const VECS: usize>(s: S, scores: &mut [f32], state:
     not(any(target_arch = "x86", target_arch = "x86_64")),
     allow(dead_code, reason = "no level of these targets has products of bf16")
 )]
-/// As [`update`], of scores times `scale`, which is positive, to pairs of weights of neighbouring keys, in the room of the first half.
+/// As [`update`], of scores times `scale`, which is positive and rounds them as if they came so, to pairs of weights of neighbouring keys, in the room of the first half.
 #[inline(never)]
 pub(super) fn update_pairs<S: Pairs, const VECS: usize>(
     s: S,
@@ -98,7 +96,7 @@ pub(super) fn update_pairs<S: Pairs, const VECS: usize>(
     s.vectorize(
         #[inline(always)]
         || {
-            let (times, power) = (s.splat(scale), s.splat((scale * LOG2_E).min(f32::MAX)));
+            let scale = s.splat(scale);
             let scores = s.vectors_mut(scores).as_chunks_mut::<VECS>().0;
             let Some([maxima, sums, factors]) =
                 s.vectors_mut(state).as_chunks_mut::<VECS>().0.first_chunk_mut::<3>()
@@ -120,17 +118,13 @@ pub(super) fn update_pairs<S: Pairs, const VECS: usize>(
                     greatest[0][v] = s.max(scores[v], greatest[0][v]);
                 }
             }
-            // What is subtracted from scores: as they are, so that the greatest one's weight is 1.
-            let (mut from, mut added) = ([s.zero(); VECS], [s.zero(); VECS]);
+            let (mut safe, mut added) = ([s.zero(); VECS], [s.zero(); VECS]);
             for v in 0..VECS {
-                let raw = s.max(greatest[1][v], greatest[0][v]);
-                let scaled = s.mul(raw, times);
-                let before = s.div(maxima[v], times);
-                let all = s.max(scaled, maxima[v]);
-                let raw = s.select(s.less(scaled, maxima[v]), before, raw);
-                from[v] = safe_maximum(s, raw);
-                factors[v] = exp(s, s.sub(maxima[v], safe_maximum(s, all)));
-                maxima[v] = all;
+                let greatest = s.mul(s.max(greatest[1][v], greatest[0][v]), scale);
+                let greatest = s.max(greatest, maxima[v]);
+                safe[v] = safe_maximum(s, greatest);
+                factors[v] = exp(s, s.sub(maxima[v], safe[v]));
+                maxima[v] = greatest;
             }
             for pair in 0..scores.len() / 2 {
                 let Some(&[low, high]) = scores.get(2 * pair..).and_then(|rest| rest.first_chunk()) else {
@@ -138,8 +132,8 @@ pub(super) fn update_pairs<S: Pairs, const VECS: usize>(
                 };
                 let Some(to) = scores.get_mut(pair) else { return };
                 for v in 0..VECS {
-                    let low = exp2_down(s, s.mul(s.sub(low[v], from[v]), power));
-                    let high = exp2_down(s, s.mul(s.sub(high[v], from[v]), power));
+                    let low = exp_down(s, s.sub(s.mul(low[v], scale), safe[v]));
+                    let high = exp_down(s, s.sub(s.mul(high[v], scale), safe[v]));
                     added[v] = s.add(s.add(added[v], low), high);
                     to[v] = s.pair_weights(low, high);
                 }
@@ -147,7 +141,7 @@ pub(super) fn update_pairs<S: Pairs, const VECS: usize>(
             if let (1, Some(&last)) = (scores.len() % 2, scores.last()) {
                 let Some(to) = scores.get_mut(scores.len() / 2) else { return };
                 for v in 0..VECS {
-                    let last = exp2_down(s, s.mul(s.sub(last[v], from[v]), power));
+                    let last = exp_down(s, s.sub(s.mul(last[v], scale), safe[v]));
                     added[v] = s.add(added[v], last);
                     to[v] = s.pair_weights(last, s.zero());
                 }

@@ -114,7 +114,7 @@ pub(super) fn load_pairs<S: Isa, Q: Storage, const VECS: usize>(
 /// fetched before, stores take longer than all else here.
 #[inline(always)]
 fn fetch_square<S: Isa, O: Storage>(s: S, to: &mut ColumnsMut<'_, MAX_LANES, O>, first: usize) {
-    if S::PREFETCHES {
+    if S::PREFETCHES && to.left(first) > 0 {
         for lane in 0..S::LANES {
             s.prefetch_near(to.get(lane, 0, 0).as_ptr().wrapping_add(first).cast());
         }

@@ -144,7 +144,7 @@ mod tests {
                         few,
                         "{level} {rows}: {cuts:?}"
                     );
-                    for dim in [1, 7, 64] {
+                    for dim in [1, 7, 64, 256, 576] {
                         let shape = |q_len| Shape {
                             batch: 1,
                             q_heads: 1,

@@ -85,20 +85,26 @@ impl Shape {
     /// As [`scratch_len`](Self::scratch_len), for one level and storage.
     #[must_use]
     pub const fn scratch_len_at(&self, level: Level, storage: KvStorage) -> usize {
+        let (mut len, mut i) = (0, 0);
+        while i < Blocks::ALL.len() {
+            if Blocks::ALL[i].may_be(storage, level) {
+                let needed = self.scratch_len_for(level, Blocks::ALL[i]);
+                len = if needed > len { needed } else { len };
+            }
+            i += 1;
+        }
+        len
+    }
+
+    /// As [`scratch_len_at`](Self::scratch_len_at), for blocks that lie so.
+    pub(crate) const fn scratch_len_for(&self, level: Level, blocks: Blocks) -> usize {
         let rows = self.shared_rows();
         // Fewer rows are few with any products: from there on there is room for either kernel.
         let needed = match Kernel::of(rows, rows, level, Products::Pairs) {
             // As for items of the greatest tile, and for as many rows as are few; others need less.
             Kernel::Many => {
                 let tile = Tile::of(level);
-                let (mut most, mut i) = (0, 0);
-                while i < Blocks::ALL.len() {
-                    if Blocks::ALL[i].may_be(storage, level) {
-                        let needed = sum(&many(self, level, Blocks::ALL[i], tile.vecs).lens());
-                        most = if needed > most { needed } else { most };
-                    }
-                    i += 1;
-                }
+                let most = sum(&many(self, level, blocks, tile.vecs).lens());
                 let last = few_rows(tile.few_rows, level);
                 let last = if SINGLE_TILE { 0 } else { sum(&few(self, level, last).lens()) };
                 if last > most { last } else { most }

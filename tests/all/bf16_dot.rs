@@ -1,7 +1,7 @@
 //! Products of bf16, where a level has them: within the bound that `Attention::bf16_dot` states, whatever is seen; and
 //! nothing else anywhere.
 
-use gqa::{Alignment, Bf16Dot, Level, bf16};
+use gqa::{Alignment, Bf16Dot, Level, Stage, bf16};
 
 use crate::support::{
     Expected, LAYOUTS, Layout, Modifiers, Number, Operands, Rng, cell, levels, random_operands, shape, times,
@@ -44,7 +44,8 @@ fn any_modifiers(shape: &gqa::Shape, rng: &mut Rng) -> Modifiers {
             ..Modifiers::default()
         },
     };
-    modifiers.scale = rng.once_in(3).then(|| 0.3 * rng.unit() as f32);
+    let small = 0.3 * rng.unit() as f32;
+    modifiers.scale = rng.once_in(2).then(|| rng.pick(&[small, 0.125, 1.0, 1.7, -0.4]));
     modifiers.softcap = rng.once_in(4).then_some(3.0);
     modifiers.sinks = rng.once_in(4).then(|| (0..shape.q_heads).map(|_| rng.normal() as f32).collect());
     modifiers
@@ -171,7 +172,8 @@ fn uses_what_it_has(q_len: usize) {
 fn what_is_hidden_does_not_matter() {
     let mut rng = Rng(3);
     // Pairs of keys are copied where the dimension is odd, and for a matrix unit.
-    for (kv_len, dim, q_len) in [97, 100, 191, 193]
+    // The last has two blocks by that.
+    for (kv_len, dim, q_len) in [97, 100, 191, 193, 300]
         .into_iter()
         .flat_map(|kv_len| [9, 33, 34, 64].map(|dim| (kv_len, dim)))
         .flat_map(|(kv_len, dim)| [33, 4, 1].map(|q_len| (kv_len, dim, q_len)))
@@ -198,6 +200,29 @@ fn what_is_hidden_does_not_matter() {
                 let few = q_len <= 4 && !cfg!(feature = "single-tile");
                 assert!(!few || answer.bits() == other.bits(), "{shape:?} {level} {bf16_dot:?}");
             }
+        }
+    }
+}
+
+/// Whether or not scores are looked at, the output's bits are the same: of many rows and of few, and where some are hidden.
+#[test]
+fn looking_at_scores_changes_no_bits() {
+    for (q_len, dim) in [(70, 80), (70, 64), (2, 80)] {
+        let shape = shape(1, [2, 1], [q_len, 300], dim);
+        let operands = Operands::<bf16, bf16, bf16>::random(&shape, &mut Rng(5));
+        let modifiers = Modifiers::causal();
+        let expected = expected(&shape, &modifiers, &operands.numbers());
+        for (level, bf16_dot) in levels().flat_map(|level| PRESENT.map(|bf16_dot| (level, bf16_dot))) {
+            let mut call = operands.call(&shape, &modifiers, level);
+            call.bf16_dot = bf16_dot;
+            let bits = call.run::<f32>().bits();
+            for stage in [Stage::Raw, Stage::Softcapped, Stage::Biased, Stage::Softmax] {
+                call.stage = Some(stage);
+                let answer = call.run::<f32>();
+                assert_eq!(answer.bits(), bits, "{shape:?} {level} {bf16_dot:?} {stage:?}");
+            }
+            call.stage = None;
+            expected.check(&call.run::<f32>(), None, &(shape, level, bf16_dot));
         }
     }
 }

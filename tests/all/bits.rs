@@ -574,6 +574,9 @@ fn any_rows_of_an_item() {
 fn any_rows_beside_an_infinite_value() {
     let shape = support::shape(1, [2, 1], [192, 192], 64);
     Prompt(shape, Modifiers::causal(), Special(100 * 64 + 1, f64::INFINITY)).visit::<bf16, bf16, bf16, f32>();
+    // In the second block also where a matrix unit multiplies.
+    let shape = support::shape(1, [2, 1], [330, 330], 64);
+    Prompt(shape, Modifiers::causal(), Special(270 * 64 + 1, f64::INFINITY)).visit::<bf16, bf16, bf16, f32>();
 }
 
 /// Runs the items in some order.

@@ -2,9 +2,9 @@
 //!
 //! | | |
 //! |---|---|
-//! | queries | of a head `[head_dim / 2][columns]` pairs of neighbours, zeros after them to whole tiles of 16 pairs; scaled by a power of two |
+//! | queries | of a head `[head_dim / 2][columns]` pairs of neighbours, zeros after them to whole tiles of 16 pairs |
 //! | keys | in place where the dimension is a multiple of 32 and the stride even; else, and past whole tiles of 16 keys, copied |
-//! | scores | tiles of 16 keys × `columns`, those of neighbouring keys beside each other, so that they fill squares, which are transposed; times the rest of the scale |
+//! | scores | tiles of 16 keys × `columns`, those of neighbouring keys beside each other, so that they fill squares, which are transposed; times the scale |
 //! | weights | pairs of neighbouring keys, rounded, in the room of their row's first half; zeros after them to whole tiles of 16 pairs |
 //! | values | in place, strips of 64 columns, of which the last may begin in the one before; pairs are made of them tile by tile |
 //!
@@ -55,6 +55,7 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
         steps: &mut E,
         place: &Place,
         dim: usize,
+        // Scores are scaled.
         _: f32,
         [queries, room]: [&mut [f32]; 2],
     ) {

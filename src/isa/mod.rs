@@ -244,6 +244,9 @@ pub(crate) trait Pairs: Isa {
     /// Neighbours as pairs: the lanes of `first`, then those of `second`, narrowed to nearest with ties to even.
     fn narrow_pairs(self, first: Self::F, second: Self::F) -> Self::F;
 
+    /// Of twice as many rows as there are lanes, of 8 numbers (or more, or 0 of fewer), a vector for each column: pairs of neighbouring rows.
+    fn transpose_eights<'a>(self, row: impl Fn(usize) -> &'a [u16]) -> [Self::F; 8];
+
     /// Pairs of a number of `low` and the same one of `high`, of the first `LANES`; 0 if there are fewer.
     fn zip_pairs(self, low: &[u16], high: &[u16]) -> Self::F;
 }
@@ -467,6 +470,28 @@ mod tests {
     #[test]
     fn every_half_is_narrowed_to_and_its_neighbours_to_the_nearest() {
         at_every_level(Narrowing);
+    }
+
+    struct Eights;
+
+    impl PairsOp for Eights {
+        fn run<S: Pairs>(self, s: S, _: Option<&Unit>) {
+            let rows: Vec<[u16; 9]> = (0..2 * S::LANES)
+                .map(|row| core::array::from_fn(|column| (100 * row + column) as u16))
+                .collect();
+            let columns = s.transpose_eights(|row| if row == 5 { &rows[row][..7] } else { &rows[row] });
+            for (column, vector) in columns.into_iter().enumerate() {
+                for (pair, x) in lanes(s, vector).into_iter().enumerate() {
+                    let number = |row: usize| if row == 5 { 0 } else { u32::from(rows[row][column]) };
+                    assert_eq!(x.to_bits(), number(2 * pair) | number(2 * pair + 1) << 16, "{column} {pair}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn eights_are_transposed() {
+        Level::available().filter_map(Level::pairs).for_each(|pairs| pairs.dispatch(Eights));
     }
 
     struct PairedWeights;

@@ -162,29 +162,35 @@ fn transpose_pairs<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32], len
             // The next tile's, or the next block's first one.
             let mut ahead = panel.ahead(2 * PAIRS, 0);
             for (first, tile) in (0..rows).step_by(2 * PAIRS).zip(0..) {
-                for column in (0..columns).step_by(S::LANES) {
+                let numbers = panel.columns::<{ 2 * PAIRS }>(first);
+                let eights = if rows - first >= 2 * PAIRS { columns / 8 * 8 } else { 0 };
+                for column in (0..eights).step_by(8) {
+                    for _ in 0..lines_of::<bf16>(2 * PAIRS * 8) {
+                        s.prefetch_near(ahead.advance(1));
+                    }
+                    let eight = s.transpose_eights(
+                        #[inline(always)]
+                        |row| numbers.get(row, column, 8).reinterpret_cast(),
+                    );
+                    for (index, from) in eight.into_iter().enumerate() {
+                        let to = (column + index) * length + tile * PAIRS;
+                        f32::store(s, from, wide.get_mut(to..).unwrap_or_default());
+                    }
+                }
+                for column in (eights..columns).step_by(S::LANES) {
                     let width = S::LANES.min(columns - column);
                     for _ in 0..lines_of::<bf16>(2 * PAIRS * width) {
                         s.prefetch_near(ahead.advance(1));
                     }
+                    let part = |row: usize| {
+                        let numbers = if row < rows { panel.row(row) } else { &[] };
+                        numbers.get(column..column + width).unwrap_or_default().reinterpret_cast()
+                    };
                     let mut square = [s.zero(); MAX_LANES];
-                    if width == S::LANES && rows - first >= 2 * PAIRS {
-                        let Some(panel) = panel.narrow(column, S::LANES) else { return };
-                        for (pair, to) in square.iter_mut().enumerate() {
-                            let row = first + 2 * pair;
-                            let (low, high) = (panel.row(row), panel.row(row + 1));
-                            *to = s.zip_pairs(low.reinterpret_cast(), high.reinterpret_cast());
-                        }
-                    } else {
-                        let part = |row: usize| {
-                            let numbers = if row < rows { panel.row(row) } else { &[] };
-                            numbers.get(column..column + width).unwrap_or_default().reinterpret_cast()
-                        };
-                        for (pair, to) in square.iter_mut().enumerate() {
-                            let (row, [mut low, mut high]) = (first + 2 * pair, [[0; MAX_LANES]; 2]);
-                            let low = whole(part(row), S::LANES, &mut low);
-                            *to = s.zip_pairs(low, whole(part(row + 1), S::LANES, &mut high));
-                        }
+                    for (pair, to) in square.iter_mut().enumerate() {
+                        let (row, [mut low, mut high]) = (first + 2 * pair, [[0; MAX_LANES]; 2]);
+                        let low = whole(part(row), S::LANES, &mut low);
+                        *to = s.zip_pairs(low, whole(part(row + 1), S::LANES, &mut high));
                     }
                     s.transpose(&mut square);
                     for (index, &from) in square.iter().enumerate().take(width) {

@@ -264,6 +264,39 @@ impl Pairs for Avx512<true> {
         cast(bits(unsafe { _mm512_cvtne2ps_pbh(cast(second), cast(first)) }))
     }
 
+    /// What lies 8 rows apart goes into one vector as it is loaded; its quarters are transposed each by itself.
+    #[inline(always)]
+    fn transpose_eights<'a>(self, row: impl Fn(usize) -> &'a [u16]) -> [Self::F; 8] {
+        let (avx512, words) = (self.v4.avx512f, self.v4.avx512bw);
+        let mut eights = [avx512._mm512_setzero_si512(); 8];
+        for (i, to) in eights.iter_mut().enumerate() {
+            let one = avx512._mm512_castsi128_si512(eight(row(i)));
+            let two = avx512._mm512_inserti32x4::<1>(one, eight(row(8 + i)));
+            let three = avx512._mm512_inserti32x4::<2>(two, eight(row(16 + i)));
+            *to = avx512._mm512_inserti32x4::<3>(three, eight(row(24 + i)));
+        }
+        let mut fours = eights;
+        for i in 0..4 {
+            let (a, b) = (eights[2 * i], eights[2 * i + 1]);
+            [fours[2 * i], fours[2 * i + 1]] =
+                [words._mm512_unpacklo_epi16(a, b), words._mm512_unpackhi_epi16(a, b)];
+        }
+        let mut twos = fours;
+        for i in 0..2 {
+            for j in 0..2 {
+                let (a, b) = (fours[4 * i + j], fours[4 * i + 2 + j]);
+                twos[4 * i + 2 * j] = avx512._mm512_unpacklo_epi32(a, b);
+                twos[4 * i + 2 * j + 1] = avx512._mm512_unpackhi_epi32(a, b);
+            }
+        }
+        let mut columns = [self.zero(); 8];
+        for i in 0..4 {
+            columns[2 * i] = cast(avx512._mm512_unpacklo_epi64(twos[i], twos[4 + i]));
+            columns[2 * i + 1] = cast(avx512._mm512_unpackhi_epi64(twos[i], twos[4 + i]));
+        }
+        columns
+    }
+
     #[inline(always)]
     fn zip_pairs(self, low: &[u16], high: &[u16]) -> Self::F {
         match (low.first_chunk::<16>(), high.first_chunk::<16>()) {
@@ -310,6 +343,12 @@ impl<const BF16: bool> Avx512<BF16> {
         };
         cast(self.v4.avx512bw._mm512_permutexvar_epi16(cast(ORDER), halves))
     }
+}
+
+/// The first 8 numbers; 0 if there are fewer.
+#[inline(always)]
+fn eight(numbers: &[u16]) -> __m128i {
+    cast(numbers.first_chunk::<8>().copied().unwrap_or_default())
 }
 
 /// A vector as the intrinsics want pairs.

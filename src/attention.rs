@@ -98,9 +98,9 @@ impl<'a> Attention<'a> {
     ///
     /// Queries that are not stored in bf16 are rounded to it, and so are the softmax's weights, but for their sum:
     /// with bf16 queries an output is off by up to `2⁻⁸ Σ p |v|` (`p` the weights) beside the f32 kernel's error, with
-    /// others each score is by up to `2⁻⁸ · scale · Σ |q k|` too. Subnormal operands and sums count as 0, and outputs that are stored in bf16. Sums run in other orders than
-    /// in f32, first and second numbers of pairs apart, and before they are scaled: where such a part leaves f32's range, a score or an output may be infinite or NaN
-    /// though all of it would not be. Rows of a prompt beside a hidden value that is infinite or NaN may have more exact weights.
+    /// others each score is by up to `2⁻⁸ · scale · Σ |q k|` too. Subnormal operands and sums count as 0, and so
+    /// do outputs that are stored in bf16. Sums run in other orders than in f32, first and second numbers of pairs apart, and before they
+    /// are scaled: where such a part leaves f32's range, a score or an output may be infinite or NaN though all of it would not be. Rows of a prompt beside a hidden value that is infinite or NaN may have more exact weights.
     ///
     /// A matrix unit's registers are asked for, once for the process, where keys and values are bf16: see [`Level::has_bf16_matrix`]. The
     /// bits depend on whether there is one; [`Bf16Dot::ByVectors`] does without.
@@ -258,7 +258,7 @@ impl<'a> Attention<'a> {
         self.check_modifiers()?;
         let pairs = match self.bf16_dot {
             // Then nobody asks for the matrix unit either.
-            _ if !(K::PAIRS && V::PAIRS) => None,
+            _ if !(K::PRODUCTS_OF_PAIRS && V::PRODUCTS_OF_PAIRS) => None,
             Bf16Dot::Never => None,
             Bf16Dot::WhereFaster => self.level.faster_pairs(),
             Bf16Dot::WherePresent => self.level.pairs().map(PairsLevel::with_matrix),

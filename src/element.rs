@@ -96,7 +96,7 @@ pub trait Storage: Factor + Send + Sync + 'static {
     const WIDENS: bool;
 
     /// Whether instruction sets may have products of pairs of it.
-    const PAIRS: bool = false;
+    const PRODUCTS_OF_PAIRS: bool = false;
 
     /// Does `op` for this type.
     fn by_type<B: ByType>(of: B::Of<Self>, op: B);
@@ -128,8 +128,8 @@ pub trait Storage: Factor + Send + Sync + 'static {
     /// The first vector of `from`; zeros where it is shorter than one.
     fn load<S: Isa>(s: S, from: &[Self]) -> S::F;
 
-    /// Pairs of neighbours, as they are stored, of the first elements of `from`; zeros where it is shorter than two vectors, or where there are
-    /// no [`PAIRS`](Self::PAIRS) of this type or instruction set.
+    /// Pairs of neighbours, as they are stored, of the first elements of `from`; zeros where it is shorter than two vectors, or where
+    /// there are no [products](Self::PRODUCTS_OF_PAIRS) of them.
     #[inline(always)]
     fn load_pairs<S: Isa>(s: S, _: &[Self]) -> S::F {
         s.zero()
@@ -426,7 +426,7 @@ impl Factor for bf16 {
 impl Storage for bf16 {
     const ZERO: Self = bf16::ZERO;
     const WIDENS: bool = true;
-    const PAIRS: bool = true;
+    const PRODUCTS_OF_PAIRS: bool = true;
 
     #[inline(always)]
     fn by_type<B: ByType>(of: B::Of<Self>, op: B) {

@@ -5,8 +5,6 @@
     reason = "what needs `unsafe` depends on the Rust version and on the features enabled by flags"
 )]
 
-mod avx512;
-
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
 #[cfg(target_arch = "x86_64")]
@@ -161,6 +159,35 @@ fn prefetch<const HINT: i32>(line: *const u8) {
     unsafe { _mm_prefetch::<HINT>(line.cast()) }
 }
 
+/// The operations of [`Isa`] that x86 levels have in common.
+macro_rules! x86_operations {
+    () => {
+        #[inline(always)]
+        fn max(self, a: Self::F, b: Self::F) -> Self::F {
+            // MAXPS returns its second operand if either is NaN.
+            self.simd().max_f32s(a, b)
+        }
+
+        #[inline(always)]
+        fn prefetch(self, line: *const u8) {
+            prefetch::<_MM_HINT_T1>(line);
+        }
+
+        #[inline(always)]
+        fn prefetch_near(self, line: *const u8) {
+            prefetch::<_MM_HINT_T0>(line);
+        }
+
+        #[inline(always)]
+        fn not_zero(self, bytes: &[u8; 32]) -> u32 {
+            let simd = self.simd();
+            not_zero(simd.avx, simd.avx2, bytes)
+        }
+    };
+}
+
+mod avx512;
+
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2 {
     v3: pulp::x86::V3,
@@ -191,6 +218,7 @@ impl Isa for Avx2 {
     const PREFETCHES: bool = true;
 
     operations!();
+    x86_operations!();
 
     #[inline(always)]
     fn scale(self, p: Self::F, power: Self::F) -> Self::F {
@@ -205,27 +233,6 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn with_tile(self, _: usize, op: impl TileOp) {
         op.run::<6, 2>();
-    }
-
-    #[inline(always)]
-    fn max(self, a: Self::F, b: Self::F) -> Self::F {
-        // MAXPS returns its second operand if either is NaN.
-        self.v3.max_f32s(a, b)
-    }
-
-    #[inline(always)]
-    fn prefetch(self, line: *const u8) {
-        prefetch::<_MM_HINT_T1>(line);
-    }
-
-    #[inline(always)]
-    fn prefetch_near(self, line: *const u8) {
-        prefetch::<_MM_HINT_T0>(line);
-    }
-
-    #[inline(always)]
-    fn not_zero(self, bytes: &[u8; 32]) -> u32 {
-        not_zero(self.v3.avx, self.v3.avx2, bytes)
     }
 
     /// By shuffles inside the halves of vectors first.

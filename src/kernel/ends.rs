@@ -94,10 +94,10 @@ impl<Q: Storage, O: Storage> Steps for Ends<'_, Q, O> {
 
     #[inline(always)]
     fn load_pairs<S: Isa, const VECS: usize>(&mut self, s: S, first: usize, queries: &mut [f32]) -> bool {
-        if S::PAIRS && Q::PAIRS {
+        if S::PAIRS && Q::PRODUCTS_OF_PAIRS {
             squares::load_pairs::<S, Q, VECS>(s, &{ self.queries }, first, queries);
         }
-        S::PAIRS && Q::PAIRS
+        S::PAIRS && Q::PRODUCTS_OF_PAIRS
     }
 
     #[inline(always)]
@@ -248,8 +248,8 @@ impl<Q: Storage> Op for OfLoad<'_, '_, '_, Q> {
                 s.with_tile(vecs, LoadOfTile { s, first, scale, queries, rows: self.rows });
             }
             Load::Pairs { vecs, first, queries, loaded } => {
-                *loaded = S::PAIRS && Q::PAIRS;
-                if S::PAIRS && Q::PAIRS {
+                *loaded = S::PAIRS && Q::PRODUCTS_OF_PAIRS;
+                if S::PAIRS && Q::PRODUCTS_OF_PAIRS {
                     s.with_tile(vecs, LoadPairsOfTile { s, first, queries, rows: self.rows });
                 }
             }

@@ -85,7 +85,8 @@ pub(super) fn update<S: Isa, const VECS: usize>(s: S, scores: &mut [f32], state:
     not(any(target_arch = "x86", target_arch = "x86_64")),
     allow(dead_code, reason = "no level of these targets has products of bf16")
 )]
-/// As [`update`], of scores times `scale`, which is positive and rounds them as if they came so, to pairs of weights of neighbouring keys, in the room of the first half.
+/// As [`update`], to pairs of weights of neighbouring keys, in the room of the first half, of scores times `scale`, which is positive:
+/// as if they had been multiplied before.
 #[inline(never)]
 pub(super) fn update_pairs<S: Pairs, const VECS: usize>(
     s: S,

@@ -163,6 +163,7 @@ fn transpose_pairs<S: Pairs>(s: S, panel: Panel<'_, bf16>, wide: &mut [f32], len
             let mut ahead = panel.ahead(2 * PAIRS, 0);
             for (first, tile) in (0..rows).step_by(2 * PAIRS).zip(0..) {
                 let numbers = panel.columns::<{ 2 * PAIRS }>(first);
+                // What is left, columns or rows, is transposed by squares.
                 let eights = if rows - first >= 2 * PAIRS { columns / 8 * 8 } else { 0 };
                 for column in (0..eights).step_by(8) {
                     for _ in 0..lines_of::<bf16>(2 * PAIRS * 8) {

@@ -55,6 +55,7 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     const PRODUCTS_OF_PAIRS: bool = BF16;
 
     operations!();
+    x86_operations!();
 
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
@@ -75,22 +76,6 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         }
     }
 
-    #[inline(always)]
-    fn max(self, a: Self::F, b: Self::F) -> Self::F {
-        // MAXPS returns its second operand if either is NaN.
-        self.v4.max_f32s(a, b)
-    }
-
-    #[inline(always)]
-    fn prefetch(self, line: *const u8) {
-        prefetch::<_MM_HINT_T1>(line);
-    }
-
-    #[inline(always)]
-    fn prefetch_near(self, line: *const u8) {
-        prefetch::<_MM_HINT_T0>(line);
-    }
-
     /// VREDUCEPS gives 0 for -∞, and VSCALEFPS too.
     #[inline(always)]
     fn split(self, t: Self::F) -> (Self::F, Self::F) {
@@ -102,11 +87,6 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     #[inline(always)]
     fn scale(self, p: Self::F, power: Self::F) -> Self::F {
         cast(self.v4.avx512f._mm512_scalef_ps(cast(p), cast(power)))
-    }
-
-    #[inline(always)]
-    fn not_zero(self, bytes: &[u8; 32]) -> u32 {
-        not_zero(self.v4.avx, self.v4.avx2, bytes)
     }
 
     /// By shuffles inside the quarters of vectors first, which need no vector of indices.

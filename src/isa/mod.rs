@@ -138,20 +138,29 @@ pub trait Isa: Copy {
         bits
     }
 
-    /// `t` less the integer `n` nearest to it, and what [`Isa::scale`] makes `2^n` of. `t` is less than
-    /// 127; `2^n` is 0 where it is less than -126.5.
+    /// `t` less the integer `n` nearest to it, and what [`Isa::scale`] makes `2^n` of. `t` is less than 127.
     #[inline(always)]
     fn split(self, t: Self::F) -> (Self::F, Self::F) {
         // `max` keeps a NaN in its second operand.
-        let t = self.max(self.splat(-127.0), t);
-        // Adding 1.5 · 2²³ leaves the integer in the low bits of the fraction, biased as an exponent is.
-        let magic = self.splat(12_582_912.0 + 127.0);
+        let t = self.max(self.splat(-126.0), t);
+        // Adding 1.5 · 2²³ leaves the integer in the low bits of the fraction, biased as the exponent of `2^n / 2` is.
+        let magic = self.splat(12_582_912.0 + 126.0);
         let biased = self.add(t, magic);
         (self.sub(t, self.sub(biased, magic)), biased)
     }
 
-    /// `p · 2^n` for the second part of [`Isa::split`]: the low bits of `power` become the exponent of a factor.
+    /// What [`Isa::scale`] makes 1 of where `n` is 0.
+    const UNIT: f32 = 2.0;
+
+    /// `p / UNIT · 2^n` for the second part of [`Isa::split`], 0 where that was of less than -125.5: the low bits of `power` become the exponent
+    /// of a factor, which is half as great so that none is subnormal.
     fn scale(self, p: Self::F, power: Self::F) -> Self::F;
+
+    /// `power`, and 0 where it is a subnormal 2^t, which [`Isa::scale`] may have left.
+    #[inline(always)]
+    fn flush(self, _: Self::F, power: Self::F) -> Self::F {
+        power
+    }
 
     /// Asks for a cache line ahead of its use, into the second-level cache. A hint: nothing depends on it, and the
     /// address may be any.

@@ -84,9 +84,18 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         (cast(rest), cast(n))
     }
 
+    const UNIT: f32 = 1.0;
+
     #[inline(always)]
     fn scale(self, p: Self::F, power: Self::F) -> Self::F {
         cast(self.v4.avx512f._mm512_scalef_ps(cast(p), cast(power)))
+    }
+
+    #[inline(always)]
+    fn flush(self, t: Self::F, power: Self::F) -> Self::F {
+        let avx512 = self.v4.avx512f;
+        let normal = avx512._mm512_cmp_ps_mask::<_CMP_NLT_UQ>(cast(t), avx512._mm512_set1_ps(-126.0));
+        cast(avx512._mm512_maskz_mov_ps(normal, cast(power)))
     }
 
     /// By shuffles inside the quarters of vectors first, which need no vector of indices.

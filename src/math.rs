@@ -17,12 +17,22 @@ use crate::isa::{Isa, Pairs};
 const Q: [f32; 6] =
     [1.540_351_2e-4, 1.339_073_5e-3, 9.618_238e-3, 5.550_357_3e-2, 2.402_264_9e-1, 6.931_472e-1];
 
-/// `q(r) · unit`.
+/// The coefficients of `q(r) · unit`.
+const fn coefficients(unit: f32) -> [f32; 6] {
+    let (mut q, mut i) = (Q, 0);
+    while i < Q.len() {
+        q[i] *= unit;
+        i += 1;
+    }
+    q
+}
+
+/// The polynomial of these coefficients.
 #[inline(always)]
-fn quotient<S: Isa>(s: S, r: S::F, unit: f32) -> S::F {
-    let mut q = s.splat(Q[0] * unit);
-    for c in &Q[1..] {
-        q = s.mul_add(q, r, s.splat(*c * unit));
+fn quotient<S: Isa>(s: S, r: S::F, coefficients: &[f32; 6]) -> S::F {
+    let mut q = s.splat(coefficients[0]);
+    for c in &coefficients[1..] {
+        q = s.mul_add(q, r, s.splat(*c));
     }
     q
 }
@@ -34,7 +44,7 @@ fn quotient<S: Isa>(s: S, r: S::F, unit: f32) -> S::F {
 #[inline(always)]
 fn exp2<S: Isa>(s: S, t: S::F) -> S::F {
     let (r, power) = s.split(t);
-    let p = s.mul_add(r, quotient(s, r, S::UNIT), s.splat(S::UNIT));
+    let p = s.mul_add(r, quotient(s, r, const { &coefficients(S::UNIT) }), s.splat(S::UNIT));
     s.flush(t, s.scale(p, power))
 }
 
@@ -81,7 +91,7 @@ pub(crate) fn tanh<S: Isa>(s: S, x: S::F, by: f32) -> S::F {
     // With e = expm1(-2|x|) = 2^n p + (2^n - 1) and p = 2^r - 1, tanh |x| = -e / (e + 2); here all of e is divided by the unit.
     let factor = (-2.0 * LOG2_E * by).max(f32::MIN);
     let (r, power) = s.split(s.mul(s.abs(x), s.splat(factor)));
-    let p = s.mul(r, quotient(s, r, 1.0));
+    let p = s.mul(r, quotient(s, r, &Q));
     let factor = s.scale(s.splat(1.0), power);
     let e = s.mul_add(p, factor, s.sub(factor, s.splat(1.0 / S::UNIT)));
     s.copy_sign(s.div(e, s.add(e, s.splat(2.0 / S::UNIT))), x)

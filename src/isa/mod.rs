@@ -65,6 +65,8 @@ pub trait Isa: Copy {
     const LEVEL: Level;
     /// Whether [`prefetch`](Self::prefetch) and [`prefetch_near`](Self::prefetch_near) do anything.
     const PREFETCHES: bool = false;
+    /// What [`Isa::scale`] makes 1 of where `n` is 0.
+    const UNIT: f32 = 2.0;
     /// Whether it has pairs of 16 bits, the first in the low half of a lane; machines may have products of them beside it: [`Pairs`].
     const PAIRS: bool = false;
     /// Whether it is one of [`Pairs`].
@@ -149,14 +151,12 @@ pub trait Isa: Copy {
         (self.sub(t, self.sub(biased, magic)), biased)
     }
 
-    /// What [`Isa::scale`] makes 1 of where `n` is 0.
-    const UNIT: f32 = 2.0;
-
-    /// `p / UNIT · 2^n` for the second part of [`Isa::split`], 0 where that was of less than -125.5: the low bits of `power` become the exponent
-    /// of a factor, which is half as great so that none is subnormal.
+    /// `p / UNIT · 2^n` for the second part of [`Isa::split`], and 0 for the least of `t`: the low bits of `power` become the exponent of a
+    /// factor, half as great as `2^n`, so that the least one is 0 and no result is subnormal. AVX-512 has an instruction, which leaves that to
+    /// [`Isa::flush`].
     fn scale(self, p: Self::F, power: Self::F) -> Self::F;
 
-    /// `power`, and 0 where it is a subnormal 2^t, which [`Isa::scale`] may have left.
+    /// `power`, which is `2^t`, and 0 where [`Isa::scale`] has left it subnormal.
     #[inline(always)]
     fn flush(self, _: Self::F, power: Self::F) -> Self::F {
         power

@@ -75,7 +75,8 @@ pub fn bound(shape: &Shape, [q, k, v]: [&[f64]; 3], options: &Options, exact: &O
         for (key, (weight, e)) in weights.iter().zip(&exponents).enumerate() {
             bounds.softmax.push(weight * (e + mean + U * sum(visible)));
             if scores[key] != f64::NEG_INFINITY {
-                // Below 2⁻¹²⁶ an exponential may be flushed to 0: that of the weight, and that of a rescaling.
+                // Below 2^-125.5 an exponential is flushed to 0: that of the weight, or of a rescaling. Either takes away less
+                // than that, once.
                 let flushed = 2.0 * f64::from(f32::MIN_POSITIVE);
                 let factor = weight * (e + mean + 2.0 * U * sum(visible)) + flushed;
                 for (out, value) in out.iter_mut().zip(&v[(first + key) * value_dim..]) {

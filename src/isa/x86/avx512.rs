@@ -51,6 +51,7 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
     type M = pulp::b16;
     const LEVEL: Level = Level::AVX512;
     const PREFETCHES: bool = true;
+    const UNIT: f32 = 1.0;
     const PAIRS: bool = true;
     const PRODUCTS_OF_PAIRS: bool = BF16;
 
@@ -83,8 +84,6 @@ impl<const BF16: bool> Isa for Avx512<BF16> {
         let n = self.v4.avx512f._mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(cast(t));
         (cast(rest), cast(n))
     }
-
-    const UNIT: f32 = 1.0;
 
     #[inline(always)]
     fn scale(self, p: Self::F, power: Self::F) -> Self::F {

@@ -30,6 +30,9 @@ use half::slice::HalfFloatSliceExt;
 
 /// What the tiles do with a factor, a vector and a vector of sums.
 pub(super) trait MulAdd<S: Isa> {
+    /// Numbers of a lane that are multiplied together: neighbouring columns, or keys.
+    const DEPTH: usize;
+
     /// `c` and the product, or the two products, of `a` and `b`.
     fn mul_add(s: S, a: S::F, b: S::F, c: S::F) -> S::F;
 }
@@ -113,6 +116,8 @@ pub(super) enum Holds {
 pub(super) struct Single;
 
 impl<S: Isa> MulAdd<S> for Single {
+    const DEPTH: usize = 1;
+
     #[inline(always)]
     fn mul_add(s: S, a: S::F, b: S::F, c: S::F) -> S::F {
         s.mul_add(a, b, c)
@@ -142,11 +147,23 @@ impl<S: Isa, K: Storage, V: Storage> Arithmetic<S, K, V> for Single {
     ) {
         if in_place(S::LEVEL) {
             for (group, keys) in seen(groups, keys, start) {
-                scores::products::<S, K, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
+                scores::products::<S, K, Self, KEYS, VECS>(
+                    s,
+                    keys,
+                    group.queries,
+                    group.weights,
+                    &group.stairs,
+                );
             }
         } else if let Some(keys) = K::widen(s, keys, wide) {
             for (group, keys) in seen(groups, keys, start) {
-                scores::products::<S, f32, Self, KEYS, VECS>(s, keys, group.queries, group.weights);
+                scores::products::<S, f32, Self, KEYS, VECS>(
+                    s,
+                    keys,
+                    group.queries,
+                    group.weights,
+                    &group.stairs,
+                );
             }
         }
     }
@@ -184,6 +201,8 @@ impl<S: Isa, K: Storage, V: Storage> Arithmetic<S, K, V> for Single {
 pub(super) struct Paired<S>(pub(super) S);
 
 impl<S: Pairs> MulAdd<S> for Paired<S> {
+    const DEPTH: usize = 2;
+
     #[inline(always)]
     fn mul_add(s: S, a: S::F, b: S::F, c: S::F) -> S::F {
         s.dot(a, b, c)
@@ -219,14 +238,26 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
     ) {
         if let Some(keys) = keys.pairs() {
             for (group, keys) in seen(groups, keys, start) {
-                scores::products::<S, _, Self, KEYS, VECS>(self.0, keys, group.queries, group.weights);
+                scores::products::<S, _, Self, KEYS, VECS>(
+                    self.0,
+                    keys,
+                    group.queries,
+                    group.weights,
+                    &group.stairs,
+                );
             }
         } else {
             let pairs = keys.row(0).len().div_ceil(2);
             pair_neighbours(self.0, keys, wide, pairs);
             let Some(keys) = Panel::new(wide, pairs, keys.rows(), pairs) else { return };
             for (group, keys) in seen(groups, keys, start) {
-                scores::products::<S, _, Self, KEYS, VECS>(self.0, keys, group.queries, group.weights);
+                scores::products::<S, _, Self, KEYS, VECS>(
+                    self.0,
+                    keys,
+                    group.queries,
+                    group.weights,
+                    &group.stairs,
+                );
             }
         }
         scale_scores::<S::Plain, VECS>(s, groups, scale);

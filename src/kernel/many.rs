@@ -18,6 +18,7 @@ use core::ops::Range;
 
 use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
 use super::later::Later;
+use super::stairs::{Stairs, has_stairs};
 use super::{Nest, Rest, Sight, Steps, Task, Trust, scores, softmax, values};
 use crate::element::Storage;
 use crate::isa::Isa;
@@ -40,6 +41,8 @@ pub(super) struct Group<'a> {
     positions: Range<usize>,
     /// Which keys of the block they see; empty for none.
     pub(super) keys: Range<usize>,
+    /// How far its vectors see of them, for an arithmetic that makes use of it.
+    pub(super) stairs: Stairs,
     /// Whether the values of hidden keys may be finite, as far as is known; where an arithmetic rounds.
     trusted: bool,
     /// Whether nothing has been added to the output, which then holds anything; not where size goes before speed.
@@ -241,6 +244,14 @@ where
             for group in present(groups, count) {
                 let keys = sight.sequence.seen_in(&group.positions, &block);
                 group.keys = together(keys, A::KEYS, sight.sequence.length);
+                if has_stairs::<S>() && VECS > 1 {
+                    let Group { positions, keys, rows, .. } = &*group;
+                    group.stairs = if sight.sequence.all_see(positions, keys) {
+                        Stairs::NONE
+                    } else {
+                        Stairs::of::<S>(&sight.sequence, &task.place, rows.start, keys, A::KEYS)
+                    };
+                }
             }
             let (scale, rest) = if *late { (1.0, *score_scale) } else { (*score_scale, 1.0) };
             arithmetic.score::<KEYS, VECS>(s, keys, block.start, first(groups, count), wide, scale);
@@ -397,6 +408,7 @@ impl<'a> Group<'a> {
             rows: 0..0,
             positions: 0..0,
             keys: 0..0,
+            stairs: Stairs::NONE,
             trusted: true,
             fresh: false,
         }
@@ -413,6 +425,7 @@ impl<'a> Group<'a> {
             positions: place.positions(rows.clone()),
             rows,
             keys: 0..0,
+            stairs: Stairs::NONE,
             trusted: true,
             fresh: true,
         }
@@ -431,9 +444,25 @@ impl<'a> Group<'a> {
         let (weights, output) = (&*self.weights, &mut *self.sums.output);
         if hiding == Hiding::Marked {
             // Rare: a narrower tile is shorter code.
-            values::accumulate::<S, V, A, 4, VECS, true>(s, values, weights, factor, output, fresh);
+            values::accumulate::<S, V, A, 4, VECS, true>(
+                s,
+                values,
+                weights,
+                factor,
+                output,
+                fresh,
+                &Stairs::NONE,
+            );
         } else {
-            values::accumulate::<S, V, A, COLS, VECS, false>(s, values, weights, factor, output, fresh);
+            values::accumulate::<S, V, A, COLS, VECS, false>(
+                s,
+                values,
+                weights,
+                factor,
+                output,
+                fresh,
+                &self.stairs.together(A::DEPTH),
+            );
         }
     }
 

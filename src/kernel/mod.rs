@@ -25,6 +25,7 @@ mod many;
 mod scores;
 mod softmax;
 mod squares;
+mod stairs;
 mod tiled;
 mod values;
 

@@ -8,7 +8,7 @@
 //!
 //! K is read in its own layout, a number at a time from each of `KEYS` rows; Q has been transposed to
 //! `[head_dim][VECS]` vectors. Nothing depends on the dimension being a multiple of anything, and every score is one
-//! chain of multiply-adds in the order of `j`.
+//! chain of multiply-adds in the order of `j`. Vectors that see none of a tile's keys have no scores of them.
 
 #![allow(
     clippy::needless_range_loop,
@@ -17,20 +17,22 @@
 
 use super::UNROLL;
 use super::arithmetic::MulAdd;
+use super::stairs::{Stairs, has_stairs};
 use crate::element::Factor;
 use crate::isa::Isa;
 use crate::panel::Panel;
 use crate::tiling::SINGLE_TILE;
 
 /// `scores[key][row] = Σ_j keys[key][j] · queries[j][row]`: `queries` is `[head_dim][VECS]` vectors, `scores`
-/// `[keys][VECS]` at least. Compiled once for each level, and
-/// each type that is read in place.
+/// `[keys][VECS]` at least, where the vectors' `stairs` leave what the first ones don't see as it is. Compiled once for each level, and each
+/// type that is read in place.
 #[inline(never)]
 pub(super) fn products<S: Isa, K: Factor, A: MulAdd<S>, const KEYS: usize, const VECS: usize>(
     s: S,
     keys: Panel<'_, K>,
     queries: &[f32],
     scores: &mut [f32],
+    stairs: &Stairs,
 ) {
     s.vectorize(
         #[inline(always)]
@@ -40,20 +42,25 @@ pub(super) fn products<S: Isa, K: Factor, A: MulAdd<S>, const KEYS: usize, const
             let scores = scores.get_mut(..keys.rows()).unwrap_or_default();
             for (index, scores) in scores.chunks_mut(KEYS).enumerate() {
                 let first = index * KEYS;
+                let past = if has_stairs::<S>() && VECS > 1 { stairs.past(first) } else { 0 };
                 // Four keys and fewer don't take the time of `KEYS`.
                 if !SINGLE_TILE && KEYS > 4 && scores.len() <= 4 {
-                    tile::<S, K, A, 4, VECS>(s, keys, first, queries, scores);
+                    tile::<S, K, A, 4, VECS, 0>(s, keys, first, queries, scores);
+                } else if past == 0 {
+                    tile::<S, K, A, KEYS, VECS, 0>(s, keys, first, queries, scores);
+                } else if past == 1 || VECS == 2 {
+                    tile::<S, K, A, KEYS, VECS, 1>(s, keys, first, queries, scores);
                 } else {
-                    tile::<S, K, A, KEYS, VECS>(s, keys, first, queries, scores);
+                    tile::<S, K, A, KEYS, VECS, 2>(s, keys, first, queries, scores);
                 }
             }
         },
     );
 }
 
-/// The scores of as many keys, from `first` on, as `scores` has room for.
+/// The scores of as many keys, from `first` on, as `scores` has room for, with all vectors but the first `PAST`.
 #[inline(always)]
-fn tile<S: Isa, K: Factor, A: MulAdd<S>, const KEYS: usize, const VECS: usize>(
+fn tile<S: Isa, K: Factor, A: MulAdd<S>, const KEYS: usize, const VECS: usize, const PAST: usize>(
     s: S,
     keys: Panel<'_, K>,
     first: usize,
@@ -68,14 +75,14 @@ fn tile<S: Isa, K: Factor, A: MulAdd<S>, const KEYS: usize, const VECS: usize>(
         |keys, query| {
             for k in 0..KEYS {
                 let key = s.splat(keys[k].as_f32());
-                for v in 0..VECS {
+                for v in PAST..VECS {
                     sums[k][v] = A::mul_add(s, key, query[v], sums[k][v]);
                 }
             }
         },
     );
     for (to, sums) in scores.iter_mut().zip(sums) {
-        *to = sums;
+        to[PAST..].copy_from_slice(&sums[PAST..]);
     }
 }
 

@@ -9,7 +9,8 @@
 //!
 //! The rescaling rides on taking in the block's sums, which begin at 0: rounding grows with the length of a block and
 //! with the number of blocks, not with their product. Where a hidden key's value is not finite, 0 times it is
-//! NaN: then the item is computed again, and the weights of hidden keys carry a mark (-1) and the sum is selected instead.
+//! NaN: then the item is computed again, and the weights of hidden keys carry a mark (-1) and the sum is selected instead. The last keys,
+//! which the first vectors don't see, are added to the others alone.
 
 #![allow(
     clippy::needless_range_loop,
@@ -18,16 +19,17 @@
 
 use super::UNROLL;
 use super::arithmetic::MulAdd;
+use super::stairs::{STEPS, Stairs, has_stairs};
 use core::marker::PhantomData;
 
 use crate::element::{Storage, load_part};
 use crate::isa::Isa;
-use crate::panel::Panel;
+use crate::panel::{Panel, Strips};
 use crate::tiling::{SINGLE_TILE, Tile};
 
 /// `output[c][row] = factor[row] · output[c][row] + Σ_key values[key][c] · weights[key][row]`: `weights` is
 /// `[keys][VECS]` vectors, `output` `[value_dim][VECS]`, `factor` `VECS`. Compiled once for each level, and each
-/// type that is read in place. A `fresh` output is written, not read.
+/// type that is read in place. A `fresh` output is written, not read. What the vectors' `stairs` leave out is not read.
 #[inline(never)]
 pub(super) fn accumulate<
     S: Isa,
@@ -43,6 +45,7 @@ pub(super) fn accumulate<
     factor: &[f32],
     output: &mut [f32],
     fresh: bool,
+    stairs: &Stairs,
 ) {
     s.vectorize(
         #[inline(always)]
@@ -51,9 +54,19 @@ pub(super) fn accumulate<
             let Some(factor) = s.vectors(factor).first_chunk::<VECS>() else { return };
             let output = s.vectors_mut(output).as_chunks_mut::<VECS>().0;
             let fetches = values.is_dense();
-            let arithmetic = PhantomData;
-            let pass =
-                Pass::<S, V, A, VECS, MARKED> { s, values, weights, factor, fresh, fetches, arithmetic };
+            let mut pass = Pass::<S, V, A, VECS, MARKED> {
+                s,
+                values,
+                weights,
+                factor,
+                fresh,
+                fetches,
+                later: [const { None }; STEPS],
+                arithmetic: PhantomData,
+            };
+            if has_stairs::<S>() {
+                pass.split(stairs);
+            }
             // Whole tiles, then fours, then ones: one tile less where that leaves fours only.
             let mut tiles = output.len() / COLS;
             let leaves_fours = |tiles: usize| (output.len() - tiles * COLS).is_multiple_of(4);
@@ -78,10 +91,16 @@ pub(super) fn accumulate<
     );
 }
 
+/// Values of some keys, and their weights.
+type Part<'a, V, W> = (Panel<'a, V>, &'a [W]);
+
 struct Pass<'a, S: Isa, V: Storage, A, const VECS: usize, const MARKED: bool> {
     s: S,
+    /// Of the keys that all vectors may see.
     values: Panel<'a, V>,
     weights: &'a [[S::F; VECS]],
+    /// Of those after them, that all but the first may see, and so on.
+    later: [Option<Part<'a, V, [S::F; VECS]>>; STEPS],
     factor: &'a [S::F; VECS],
     fresh: bool,
     fetches: bool,
@@ -96,9 +115,60 @@ impl<S: Isa, V: Storage, A: MulAdd<S>, const VECS: usize, const MARKED: bool>
         let s = self.s;
         let Some(strips) = self.values.strips::<COLS>(column) else { return };
         let mut sums = [[s.zero(); VECS]; COLS];
-        let ahead = Tile::of(S::LEVEL).values_ahead;
+        self.add::<COLS, 0>(strips, self.weights, &mut sums);
+        if has_stairs::<S>() {
+            self.add_later::<COLS, 1>(column, &mut sums);
+            self.add_later::<COLS, 2>(column, &mut sums);
+        }
+        if !SINGLE_TILE && self.fresh {
+            *output = sums;
+            return;
+        }
+        for c in 0..COLS {
+            for v in 0..VECS {
+                output[c][v] = s.mul_add(output[c][v], self.factor[v], sums[c][v]);
+            }
+        }
+    }
+
+    /// Keeps the keys that the first vectors don't see apart.
+    #[inline(always)]
+    fn split(&mut self, stairs: &Stairs) {
+        let (values, weights, keys) = (self.values, self.weights, self.values.rows());
+        let mut start = if VECS > 1 { stairs.end(0, keys) } else { keys };
+        self.weights = weights.get(..start).unwrap_or_default();
+        for (v, later) in (1..).zip(&mut self.later) {
+            let end = if v + 1 < VECS { stairs.end(v, keys) } else { keys };
+            *later = values.part(start, end.saturating_sub(start)).zip(weights.get(start..end));
+            start = end;
+        }
+    }
+
+    /// Adds what all vectors but the first `PAST` may see.
+    #[inline(always)]
+    fn add_later<const COLS: usize, const PAST: usize>(
+        &self,
+        column: usize,
+        sums: &mut [[S::F; VECS]; COLS],
+    ) {
+        let Some(Some((values, weights))) = self.later.get(PAST - 1) else { return };
+        if let Some(strips) = values.strips::<COLS>(column) {
+            self.add::<COLS, PAST>(strips, weights, sums);
+        }
+    }
+
+    /// Adds to all vectors but the first `PAST`.
+    #[inline(always)]
+    fn add<const COLS: usize, const PAST: usize>(
+        &self,
+        strips: Strips<'_, COLS, V>,
+        weights: &[[S::F; VECS]],
+        sums: &mut [[S::F; VECS]; COLS],
+    ) {
+        let s = self.s;
+        let ahead = if PAST == 0 { Tile::of(S::LEVEL).values_ahead } else { 0 };
         strips.zip_each::<UNROLL, _>(
-            self.weights,
+            weights,
             ahead,
             #[inline(always)]
             |line| {
@@ -110,7 +180,7 @@ impl<S: Isa, V: Storage, A: MulAdd<S>, const VECS: usize, const MARKED: bool>
             |values, weights| {
                 for c in 0..COLS {
                     let value = s.splat(values[c].as_f32());
-                    for v in 0..VECS {
+                    for v in PAST..VECS {
                         let more = A::mul_add(s, value, weights[v], sums[c][v]);
                         let hidden = MARKED.then(|| s.less(weights[v], s.zero()));
                         sums[c][v] = hidden.map_or(more, |hidden| s.select(hidden, sums[c][v], more));
@@ -118,15 +188,6 @@ impl<S: Isa, V: Storage, A: MulAdd<S>, const VECS: usize, const MARKED: bool>
                 }
             },
         );
-        if !SINGLE_TILE && self.fresh {
-            *output = sums;
-            return;
-        }
-        for c in 0..COLS {
-            for v in 0..VECS {
-                output[c][v] = s.mul_add(output[c][v], self.factor[v], sums[c][v]);
-            }
-        }
     }
 }
 

@@ -272,13 +272,15 @@ impl<S: Isa> Block<'_, S> {
     #[inline(always)]
     fn add(&mut self, s: S, bias: &Bias<'_>, place: Place) {
         let (starts, lanes) = (self.starts(bias, place), self.lanes);
+        // To the next block.
+        let ahead = self.keys.len();
         for (strip, key, count) in self.strips(s, S::LANES) {
             if lanes == Lanes::Rows {
-                let mut square = bias.load(s, &starts, key, count);
+                let mut square = bias.load(s, &starts, key, count, ahead);
                 s.transpose(&mut square);
                 dense::apply(s, strip, &square);
             } else {
-                dense::apply(s, strip, &bias.load(s, &starts[..1], key, count));
+                dense::apply(s, strip, &bias.load(s, &starts[..1], key, count, ahead));
             }
         }
     }

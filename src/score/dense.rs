@@ -1,4 +1,8 @@
 //! Dense biases and boolean masks: a number for each (batch, query head, row, key), any of them broadcast by stride 0.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over indices unroll early enough to leave squares in registers"
+)]
 
 use half::{bf16, f16};
 
@@ -184,13 +188,20 @@ impl<'a> Bias<'a> {
     }
 
     /// For each of the first `LANES` of `starts`, or as many as there are, what is added to the scores of `count` ≤ `LANES`
-    /// keys from `key` on: a vector each, zeros beyond `count`.
+    /// keys from `key` on: a vector each, zeros beyond `count`. What lies `ahead` keys after those of many rows is fetched.
     #[inline(always)]
-    pub(crate) fn load<S: Isa>(&self, s: S, starts: &[usize], key: usize, count: usize) -> [S::F; MAX_LANES] {
+    pub(crate) fn load<S: Isa>(
+        &self,
+        s: S,
+        starts: &[usize],
+        key: usize,
+        count: usize,
+        ahead: usize,
+    ) -> [S::F; MAX_LANES] {
         match self.data {
-            BiasData::F32(data) => self.load_from(s, data, starts, key, count),
-            BiasData::F16(data) => self.load_from(s, data, starts, key, count),
-            BiasData::Bf16(data) => self.load_from(s, data, starts, key, count),
+            BiasData::F32(data) => self.load_from(s, data, starts, key, count, ahead),
+            BiasData::F16(data) => self.load_from(s, data, starts, key, count, ahead),
+            BiasData::Bf16(data) => self.load_from(s, data, starts, key, count, ahead),
         }
     }
 
@@ -202,8 +213,23 @@ impl<'a> Bias<'a> {
         starts: &[usize],
         key: usize,
         count: usize,
+        ahead: usize,
     ) -> [S::F; MAX_LANES] {
         let mut rows = [s.zero(); MAX_LANES];
+        let whole = self.strides.key == 1 && count == S::LANES;
+        if let (true, Some(starts)) = (whole, starts.first_chunk::<MAX_LANES>()) {
+            for lane in 0..S::LANES {
+                let first = starts[lane] + key;
+                if S::PREFETCHES {
+                    // The row goes on there, but the core's own prefetchers don't follow so many.
+                    s.prefetch(data.as_ptr().wrapping_add(first + ahead).cast());
+                }
+                if let Some(from) = data.get(first..).and_then(|from| from.get(..S::LANES)) {
+                    rows[lane] = T::load(s, from);
+                }
+            }
+            return rows;
+        }
         for (to, &start) in rows.iter_mut().zip(starts).take(S::LANES) {
             *to = self.part(start, key, count).load(s, data);
         }

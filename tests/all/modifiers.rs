@@ -196,3 +196,74 @@ fn the_least_and_the_greatest_caps() {
         );
     }
 }
+
+/// Weights from 1 to where they are flushed, of values large and tiny: sums that would be subnormal at first lose 2⁻¹⁴⁴ a key at most.
+#[test]
+fn steep_slopes_and_tiny_values() {
+    const KEYS: usize = 500;
+    for (rows, level) in [1, 40].into_iter().flat_map(|rows| levels().map(move |level| (rows, level))) {
+        let shape = Shape {
+            batch: 1,
+            q_heads: 1,
+            kv_heads: 1,
+            q_len: rows,
+            kv_len: KEYS,
+            head_dim: 1,
+            value_dim: 40,
+        };
+        let (q, k) = (vec![0.0f32; rows], vec![0.0f32; KEYS]);
+        for exponent in [0, -60, -95, -110, -120, -130] {
+            let v: Vec<f32> =
+                (0..KEYS * 40).map(|i| ((i * 37 % 101) as f32 - 30.5) * 2f32.powi(exponent - 6)).collect();
+            let run = |slope: f32, keys: usize| {
+                let mut out = vec![f32::NAN; rows * 40];
+                let (slopes, lengths) = ([slope], [keys]);
+                let mut job = Attention::new(shape)
+                    .unwrap()
+                    .level(level)
+                    .alibi(&slopes)
+                    .key_lengths(&lengths)
+                    .bind(
+                        View::bhsd(&q, 1, rows, 1),
+                        View::bhsd(&k, 1, KEYS, 1),
+                        View::bhsd(&v, 1, KEYS, 40),
+                        ViewMut::bhsd(&mut out, 1, rows, 40),
+                    )
+                    .unwrap();
+                let mut scratch = vec![0.0; job.scratch_len()];
+                job.run(&mut scratch).unwrap();
+                out
+            };
+            for slope in [0.1f32, 0.25, 1.0] {
+                let out = run(slope, KEYS);
+                // The last row stands at the last key.
+                let weights: Vec<f64> =
+                    (0..KEYS).map(|key| (-f64::from(slope) * (KEYS - 1 - key) as f64).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for (column, &out) in out[(rows - 1) * 40..].iter().enumerate() {
+                    let (mut sum, mut size) = (0.0, 0.0);
+                    for (key, weight) in weights.iter().enumerate() {
+                        let value = f64::from(v[key * 40 + column]);
+                        sum += weight * value / total;
+                        size += weight * value.abs() / total;
+                    }
+                    let limit = 1e-5 * size + KEYS as f64 * 2f64.powi(-144);
+                    assert!(
+                        (f64::from(out) - sum).abs() <= limit,
+                        "{level} {slope} {exponent}: {out:e}, not {sum:e}"
+                    );
+                }
+            }
+            // One key is its value.
+            let out = run(0.25, 1);
+            for (out, value) in out[(rows - 1) * 40..].iter().zip(&v) {
+                let exact = exponent > -95 || rows > 1;
+                let off = f64::from((out - value).abs());
+                assert!(
+                    if exact { out == value } else { off <= 2f64.powi(-143) },
+                    "{level} {exponent}: {out:e}"
+                );
+            }
+        }
+    }
+}

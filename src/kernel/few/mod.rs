@@ -18,7 +18,7 @@ mod values;
 use core::ops::Range;
 
 use scores::products;
-use values::{Source, accumulate};
+use values::{Addition, FLOOR, Source, accumulate};
 
 use super::arithmetic::Single;
 use super::softmax::{Total, merge, safe_maximum, weigh};
@@ -30,6 +30,7 @@ use crate::isa::{Isa, Level};
 use crate::math::exp;
 use crate::panel::{Panel, Rows, RowsMut};
 use crate::place::{Heads, Place};
+use crate::score::Modifiers;
 use crate::score::block::{Block, Hiding, Inspection, Lanes, Scoring};
 use crate::tiling::{Carver, FEW_TOGETHER, Few, NEAR, Tile, few, padded};
 
@@ -80,8 +81,7 @@ pub(super) trait Arithmetic<S: Isa, K, V>: Copy {
         values: (Panel<'_, V>, Heads),
         weights_output_and_room: [&mut [f32]; 3],
         factors: &[f32],
-        hiding: Hiding,
-        source: Source<'_>,
+        addition: Addition<'_>,
     );
 }
 
@@ -122,10 +122,9 @@ impl<S: Isa, K: Storage, V: Storage> Arithmetic<S, K, V> for Single {
         values: (Panel<'_, V>, Heads),
         [weights, output, _]: [&mut [f32]; 3],
         factors: &[f32],
-        hiding: Hiding,
-        source: Source<'_>,
+        addition: Addition<'_>,
     ) {
-        accumulate(s, values, weights, factors, output, hiding, source);
+        accumulate(s, values, weights, factors, output, addition);
     }
 }
 
@@ -211,6 +210,8 @@ impl<'a, S: Isa, K: Storage, V: Storage, A: Arithmetic<S, K, V>, E: Steps> Nest<
         sums.reset();
         let dims = task.keys().zip(task.values());
         let fetches = S::PREFETCHES && task.kv_bytes() > NEAR;
+        let Modifiers { alibi, bias, .. } = scoring.modifiers;
+        let floor = if S::LANES > 1 && (alibi.is_some() || bias.is_some()) { FLOOR } else { 0.0 };
         let streams = if A::FETCHES {
             // A single row's strips are long, and narrow values that are a strip wide lie in order; wide ones gain all the same.
             let strips = size_of::<V>() == size_of::<f32>() || task.shape.value_dim > FEW_TOGETHER * S::LANES;
@@ -254,7 +255,8 @@ impl<'a, S: Isa, K: Storage, V: Storage, A: Arithmetic<S, K, V>, E: Steps> Nest<
                 update::<S, true>(s, weights, state, rows, scoring, keys, hiding, inspection, values);
             }
             let factors = sums.state.factors.get(..rows).unwrap_or_default();
-            arithmetic.add(s, (v, heads), [weights, sums.output, room], factors, hiding, source);
+            let addition = Addition { hiding, floor, source };
+            arithmetic.add(s, (v, heads), [weights, sums.output, room], factors, addition);
         }
         !(hidden && trust == Trust::Full && holds_nan(s, sums.output))
     }

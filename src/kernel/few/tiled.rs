@@ -21,7 +21,7 @@
 
 use half::bf16;
 
-use super::{Arithmetic, Source};
+use super::{Addition, Arithmetic, Source};
 use crate::ahead::{Ahead, lines_of};
 use crate::isa::{Isa, MAX_LANES, Pairs, STRIP};
 use crate::kernel::Steps;
@@ -143,8 +143,7 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Tiled<'_, S> {
         (values, heads): (Panel<'_, bf16>, Heads),
         [weights, output, room]: [&mut [f32]; 3],
         factors: &[f32],
-        hiding: Hiding,
-        source: Source<'_>,
+        Addition { hiding, source, .. }: Addition<'_>,
     ) {
         let length = Tile::of(S::LEVEL).few_block;
         let (dim, count) = (heads.share(values.row(0).len()), heads.share(factors.len()));

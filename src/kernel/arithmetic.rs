@@ -147,23 +147,11 @@ impl<S: Isa, K: Storage, V: Storage> Arithmetic<S, K, V> for Single {
     ) {
         if in_place(S::LEVEL) {
             for (group, keys) in seen(groups, keys, start) {
-                scores::products::<S, K, Self, KEYS, VECS>(
-                    s,
-                    keys,
-                    group.queries,
-                    group.weights,
-                    &group.stairs,
-                );
+                group.multiply::<S, K, Self, KEYS, VECS>(s, keys);
             }
         } else if let Some(keys) = K::widen(s, keys, wide) {
             for (group, keys) in seen(groups, keys, start) {
-                scores::products::<S, f32, Self, KEYS, VECS>(
-                    s,
-                    keys,
-                    group.queries,
-                    group.weights,
-                    &group.stairs,
-                );
+                group.multiply::<S, f32, Self, KEYS, VECS>(s, keys);
             }
         }
     }
@@ -238,26 +226,14 @@ impl<S: Pairs> Arithmetic<S::Plain, bf16, bf16> for Paired<S> {
     ) {
         if let Some(keys) = keys.pairs() {
             for (group, keys) in seen(groups, keys, start) {
-                scores::products::<S, _, Self, KEYS, VECS>(
-                    self.0,
-                    keys,
-                    group.queries,
-                    group.weights,
-                    &group.stairs,
-                );
+                group.multiply::<S, _, Self, KEYS, VECS>(self.0, keys);
             }
         } else {
             let pairs = keys.row(0).len().div_ceil(2);
             pair_neighbours(self.0, keys, wide, pairs);
             let Some(keys) = Panel::new(wide, pairs, keys.rows(), pairs) else { return };
             for (group, keys) in seen(groups, keys, start) {
-                scores::products::<S, _, Self, KEYS, VECS>(
-                    self.0,
-                    keys,
-                    group.queries,
-                    group.weights,
-                    &group.stairs,
-                );
+                group.multiply::<S, _, Self, KEYS, VECS>(self.0, keys);
             }
         }
         scale_scores::<S::Plain, VECS>(s, groups, scale);

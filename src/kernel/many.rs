@@ -20,7 +20,7 @@ use super::arithmetic::{Arithmetic, Holds, MulAdd, Wide};
 use super::later::Later;
 use super::stairs::{Stairs, has_stairs};
 use super::{Nest, Rest, Sight, Steps, Task, Trust, scores, softmax, values};
-use crate::element::Storage;
+use crate::element::{Factor, Storage};
 use crate::isa::Isa;
 use crate::panel::Panel;
 use crate::place::Place;
@@ -429,6 +429,16 @@ impl<'a> Group<'a> {
             trusted: true,
             fresh: true,
         }
+    }
+
+    /// Its scores of `keys`, which are those that it sees.
+    #[inline(always)]
+    pub(super) fn multiply<S: Isa, K: Factor, A: MulAdd<S>, const KEYS: usize, const VECS: usize>(
+        &mut self,
+        s: S,
+        keys: Panel<'_, K>,
+    ) {
+        scores::products::<S, K, A, KEYS, VECS>(s, keys, self.queries, self.weights, &self.stairs);
     }
 
     /// Adds `values` to the output, weighted.

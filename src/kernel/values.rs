@@ -166,7 +166,7 @@ impl<S: Isa, V: Storage, A: MulAdd<S>, const VECS: usize, const MARKED: bool>
         sums: &mut [[S::F; VECS]; COLS],
     ) {
         let s = self.s;
-        let ahead = if PAST == 0 { Tile::of(S::LEVEL).values_ahead } else { 0 };
+        let ahead = Tile::of(S::LEVEL).values_ahead;
         strips.zip_each::<UNROLL, _>(
             weights,
             ahead,

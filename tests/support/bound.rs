@@ -10,7 +10,7 @@
 //! | score `s = scale · q·k` | `δ = u Σ(d) · abs(scale) · Σ abs(q k)` |
 //! | softcap | `+ 10 u abs(s')`: tanh within 3½ ULP (as measured), its factor's two roundings and the product; its slope is at most 1 |
 //! | ALiBi, bias | `+ u (abs(s) + 4 slope · distance + abs(bias))` |
-//! | weight `w = e^(s - lse)` | `w (ε + ε̄ + u Σ(n))`, where `ε = δ + u (10 + abs(s - max))` for `e` within 1.5 ULP and the rescaling of what has been summed, and `ε̄ = Σ w ε` |
+//! | weight `w = e^(s - lse)` | `w (ε + ε̄ + u Σ(n)) + 2⁻¹²⁵` (as below), where `ε = δ + u (10 + abs(s - max))` for `e` within 1.5 ULP and the rescaling of what has been summed, and `ε̄ = Σ w ε` |
 //! | `out = Σ w v` | `Σ abs(v) (w (ε + ε̄ + 2 u Σ(n)) + 2⁻¹²⁵)` (what exp flushes to 0), `+ ½ ULP` of the output's storage type |
 //! | `lse` | `ε̄ + u (Σ(n) + 2 abs(lse))` |
 //!
@@ -73,11 +73,12 @@ pub fn bound(shape: &Shape, [q, k, v]: [&[f64]; 3], options: &Options, exact: &O
         let mean = weights.iter().zip(&exponents).map(|(weight, e)| weight * e).sum::<f64>() + of_sink;
         let mut out = vec![0.0; value_dim];
         for (key, (weight, e)) in weights.iter().zip(&exponents).enumerate() {
-            bounds.softmax.push(weight * (e + mean + U * sum(visible)));
-            if scores[key] != f64::NEG_INFINITY {
-                // Below 2^-125.5 an exponential is flushed to 0: that of the weight, or of a rescaling. Either takes away less
-                // than that, once.
-                let flushed = 2.0 * f64::from(f32::MIN_POSITIVE);
+            // Below 2^-125.5 an exponential is flushed to 0: that of the weight, or of a rescaling. Either takes away less
+            // than that, once.
+            let flushed = 2.0 * f64::from(f32::MIN_POSITIVE);
+            let seen = scores[key] != f64::NEG_INFINITY;
+            bounds.softmax.push(weight * (e + mean + U * sum(visible)) + if seen { flushed } else { 0.0 });
+            if seen {
                 let factor = weight * (e + mean + 2.0 * U * sum(visible)) + flushed;
                 for (out, value) in out.iter_mut().zip(&v[(first + key) * value_dim..]) {
                     *out += factor * value.abs();

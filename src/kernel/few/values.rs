@@ -36,7 +36,7 @@ pub(in crate::kernel) struct Addition<'a> {
 
 /// 2⁻¹²⁰, what sums begin with where weights may be of any size. The first keys of a block are often far away, where ALiBi leaves
 /// so little of them that their sum would be subnormal, and each step of such a sum takes Intel's cores 150 cycles. It costs up to 2⁻¹⁴⁴ a
-/// key; a sum of 2⁻⁹⁵ or more is what it would be without.
+/// key and one rounding; a first term of 2⁻⁹⁵ or more absorbs it, and results of that size don't notice that it is lost.
 pub(super) const FLOOR: f32 = 64.0 * f32::MIN_POSITIVE;
 
 /// `output[row][c] = factor[row] · output[row][c] + Σ_key weights[row][key] · values[key][c]`, with a panel of so many heads.
